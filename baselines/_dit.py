@@ -1,0 +1,67 @@
+"""The network of DiT and SiT, equal to the official ones key by key."""
+
+# N batch, L tokens, D width, C channels
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from baselines._dit_sizes import DitNetwork, SitNetwork
+from baselines._layers import (
+    Block,
+    FinalLayer,
+    LabelEmbedding,
+    PatchEmbedding,
+    TimestepEmbedding,
+    fixed_positions,
+    unpatchify,
+)
+from harness.denoiser import Denoiser, Trunk
+
+
+class DiffusionTransformer(Denoiser):
+    """DiT (arXiv 2212.09748): adaLN-Zero blocks over patches, conditioned on time plus class.
+
+    forward: x (N, C, H, H), t (N,) as the family counts it, y (N,) integer labels to (N, predicted_channels, H, H).
+    The order in which the parts are made is the order of the official state dict.
+    """
+
+    def __init__(self, network: DitNetwork) -> None:
+        super().__init__()
+        side = network.input_size // network.patch_size
+        self.network = network
+        self.trunks = (Trunk(0, network.depth, network.width),)
+        self.patch_tokens = network.patch_tokens
+        self.null_label = network.num_classes if network.null_class else None
+        self.output_channels = 2 * network.in_channels if network.learn_sigma else network.in_channels
+        self.pos_embed = fixed_positions(side, side, network.width)
+        self.x_embedder = PatchEmbedding(network.in_channels, network.width, network.patch_size)
+        self.t_embedder = TimestepEmbedding(network.width)
+        self.y_embedder = LabelEmbedding(network.num_classes, network.width, network.null_class)
+        self.blocks = nn.ModuleList(
+            Block(network.width, network.num_heads, network.mlp_ratio) for _ in range(network.depth)
+        )
+        self.final_layer = FinalLayer(network.width, network.patch_size**2 * self.output_channels)
+
+    def embed(self, x_NCHW: Tensor, t_N: Tensor, y_N: Tensor) -> tuple[Tensor, Tensor]:
+        tokens_NLD = self.x_embedder(x_NCHW) + self.pos_embed
+        return tokens_NLD, self.t_embedder(t_N) + self.y_embedder(y_N)
+
+    def step(self, index: int, tokens_NLD: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        return self.blocks[index](tokens_NLD, condition), condition
+
+    def decode(self, tokens_NLD: Tensor, condition: Tensor) -> Tensor:
+        patches = self.final_layer(tokens_NLD, condition)
+        image_NCHW = unpatchify(patches, self.network.patch_size, self.output_channels)
+        return image_NCHW[:, : self.network.predicted_channels]
+
+
+def build_dit(network: Mapping[str, Any]) -> Denoiser:
+    """DiT from the dimensions that a RunConfig holds."""
+    return DiffusionTransformer(DitNetwork(**network))
+
+
+def build_sit(network: Mapping[str, Any]) -> Denoiser:
+    """SiT from the dimensions that a RunConfig holds."""
+    return DiffusionTransformer(SitNetwork(**network))

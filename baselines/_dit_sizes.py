@@ -1,0 +1,70 @@
+"""The published sizes of DiT and SiT, whose networks are the same module tree (no torch)."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from harness.backbone import Network
+from harness.spec import Recipe
+
+
+class DitNetwork(Network):
+    """DiT's dimensions.  `learn_sigma` doubles the output channels; `null_class` adds the row for "no class"."""
+
+    learn_sigma: bool = True
+    null_class: bool = True
+
+    @property
+    def predicted_channels(self) -> int:
+        return 2 * self.in_channels if self.learn_sigma else self.in_channels
+
+    @property
+    def has_null_class(self) -> bool:
+        return self.null_class
+
+
+AnyDit = TypeVar("AnyDit", bound=DitNetwork)
+
+
+class SitNetwork(DitNetwork):
+    """SiT's dimensions: with `learn_sigma` the network computes twice the channels and returns the first half."""
+
+    @property
+    def predicted_channels(self) -> int:
+        return self.in_channels
+
+
+# ImageNet at 256 pixels through SD-VAE: 4 channels of 32 x 32, 1,000 classes.
+_SCALES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
+_PATCHES = (2, 4, 8)
+
+# For the embedded digits: 8 x 8 grey pixels, small enough to learn on a laptop in a minute.
+_TINY = {
+    "input_size": 8,
+    "in_channels": 1,
+    "num_classes": 10,
+    "patch_size": 2,
+    "width": 96,
+    "depth": 6,
+    "num_heads": 4,
+}
+
+# 1,400 epochs of 1,281,167 images at batch 256; float32 with TF32 matrix products; no clipping, no warm-up.
+OFFICIAL_RECIPE = Recipe(steps=7_006_382, precision="float32")
+
+
+def published_sizes(network: type[AnyDit]) -> Mapping[str, AnyDit]:
+    """Every size of the papers, `s-2` to `xl-8`, and `tiny`."""
+    published = {
+        f"{scale}-{patch}": network(
+            input_size=32,
+            in_channels=4,
+            num_classes=1000,
+            patch_size=patch,
+            width=width,
+            depth=depth,
+            num_heads=heads,
+        )
+        for scale, (width, depth, heads) in _SCALES.items()
+        for patch in _PATCHES
+    }
+    return {"tiny": network(**_TINY)} | published

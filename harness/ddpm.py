@@ -1,0 +1,216 @@
+"""DiT's diffusion: a chain of noise steps, the variance learned (IDDPM, arXiv 2102.09672), DDPM and DDIM samplers.
+
+Official code: facebookresearch/DiT at ed81ce2, whose numbers these functions reproduce.  Its step indices count
+towards noise (999 is noise); `at_time` translates from the common axis.
+"""
+
+# N batch, x a state (N, C, ...), index_N positions in the (respaced) chain, 0 nearest to data
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from harness.respacing import kept_steps
+from harness.spec import DdimSampler, DdpmObjective, DdpmSampler
+
+Model = Callable[[Tensor, Tensor], Tensor]
+Noise = Callable[[], Tensor]
+Table = npt.NDArray[np.float64]
+
+NUM_STEPS = 1000
+NATS_PER_BIT = math.log(2.0)
+LEAST_PROBABILITY = 1e-12
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """What the model says of x_{t-1} and of x_0; all of the state's shape."""
+
+    mean: Tensor
+    variance: Tensor
+    log_variance: Tensor
+    data: Tensor
+
+
+class Ddpm:
+    """The chain that a respacing leaves of 1,000 noise steps; coefficients in float64, looked up in float32.
+
+    A `model` maps x (N, C, ...) and the ORIGINAL step index (N,) to noise (N, C, ...), followed on the channel axis
+    by as many variance logits where the variance is learned.
+    """
+
+    def __init__(self, objective: DdpmObjective, respacing: str = "") -> None:
+        self.variance = objective.variance
+        full = np.cumprod(1.0 - _betas(objective.schedule))
+        self.timestep_map = np.array(kept_steps(respacing, NUM_STEPS))
+        kept = full[self.timestep_map]
+        betas = 1.0 - kept / np.append(1.0, kept[:-1])
+        bars = np.cumprod(1.0 - betas)
+        before, after = np.append(1.0, bars[:-1]), np.append(bars[1:], 0.0)
+        posterior = betas * (1.0 - before) / (1.0 - bars)
+        self.betas, self.alphas_cumprod = betas, bars
+        self.alphas_cumprod_previous, self.alphas_cumprod_next = before, after
+        self.posterior_variance = posterior
+        self.posterior_log_variance_clipped = np.log(np.append(posterior[1:2], posterior[1:]))
+        self.posterior_mean_coef1 = betas * np.sqrt(before) / (1.0 - bars)
+        self.posterior_mean_coef2 = (1.0 - before) * np.sqrt(1.0 - betas) / (1.0 - bars)
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    def training_times(self, uniform_N: Tensor) -> Tensor:
+        """Chain indices for uniform draws from [0, 1)."""
+        return (uniform_N * len(self)).long().clamp(max=len(self) - 1)
+
+    def noised(self, data: Tensor, noise: Tensor, index_N: Tensor) -> Tensor:
+        """q(x_t | x_0): sqrt(abar) data + sqrt(1 - abar) noise."""
+        signal = _at(np.sqrt(self.alphas_cumprod), index_N, data)
+        return signal * data + _at(np.sqrt(1.0 - self.alphas_cumprod), index_N, data) * noise
+
+    def loss(self, model: Model, data: Tensor, noise: Tensor, index_N: Tensor) -> Tensor:
+        """The loss of each sample, (N,): the noise's mean square error plus, where learned, the variational term."""
+        terms = self.loss_terms(model, data, noise, index_N)
+        return terms["loss"]
+
+    def loss_terms(self, model: Model, data: Tensor, noise: Tensor, index_N: Tensor) -> dict[str, Tensor]:
+        """`loss` with its parts `mse` and, where the variance is learned, `vb` in bits (no factor 1/1000)."""
+        x = self.noised(data, noise, index_N)
+        output = model(x, self._original(index_N))
+        predicted, logits = self._split(output, x)
+        mse = ((noise - predicted) ** 2).flatten(1).mean(1)
+        if logits is None:
+            return {"loss": mse, "mse": mse}
+        frozen_mean = torch.cat([predicted.detach(), logits], dim=1)
+        vb = self.variational_bits(lambda *_: frozen_mean, data, x, index_N, clip_denoised=False)
+        return {"loss": mse + vb, "mse": mse, "vb": vb}
+
+    def variational_bits(
+        self, model: Model, data: Tensor, x: Tensor, index_N: Tensor, *, clip_denoised: bool
+    ) -> Tensor:
+        """One term of the variational bound, bits per dimension, (N,): a KL, or at index 0 the data's likelihood."""
+        mean, log_variance = self.posterior(data, x, index_N)
+        guess = self.denoise(model, x, index_N, clip_denoised=clip_denoised)
+        divergence = _gaussian_kl(mean, log_variance, guess.mean, guess.log_variance)
+        likelihood = -_discretised_log_likelihood(data, guess.mean, 0.5 * guess.log_variance)
+        nats = torch.where(index_N == 0, likelihood.flatten(1).mean(1), divergence.flatten(1).mean(1))
+        return nats / NATS_PER_BIT
+
+    def prior_bits(self, data: Tensor) -> Tensor:
+        """KL(q(x_T | x_0) || N(0, 1)), bits per dimension, (N,)."""
+        last_N = torch.full((len(data),), len(self) - 1, device=data.device)
+        mean = _at(np.sqrt(self.alphas_cumprod), last_N, data) * data
+        log_variance = _at(np.log(1.0 - self.alphas_cumprod), last_N, data)
+        zero = torch.zeros_like(mean)
+        return _gaussian_kl(mean, log_variance, zero, zero).flatten(1).mean(1) / NATS_PER_BIT
+
+    def at_time(self, data: Tensor, noise: Tensor, time: float) -> tuple[Tensor, Tensor]:
+        """(x_t, original step) for one time of the common axis (0 noise, 1 data): index round((1 - t) (T - 1))."""
+        index_N = torch.full((len(data),), round((1 - time) * (len(self) - 1)), device=data.device)
+        return self.noised(data, noise, index_N), self._original(index_N)
+
+    def posterior(self, data: Tensor, x: Tensor, index_N: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean, log variance) of q(x_{t-1} | x_t, x_0)."""
+        mean = _at(self.posterior_mean_coef1, index_N, x) * data + _at(self.posterior_mean_coef2, index_N, x) * x
+        return mean, _at(self.posterior_log_variance_clipped, index_N, x)
+
+    def denoise(self, model: Model, x: Tensor, index_N: Tensor, *, clip_denoised: bool) -> Denoised:
+        """p(x_{t-1} | x_t) and the data that it implies."""
+        noise, logits = self._split(model(x, self._original(index_N)), x)
+        log_variance = self._log_variance(logits, x, index_N)
+        bars = self.alphas_cumprod
+        data = _at(np.sqrt(1.0 / bars), index_N, x) * x - _at(np.sqrt(1.0 / bars - 1.0), index_N, x) * noise
+        if clip_denoised:
+            data = data.clamp(-1, 1)
+        mean, _ = self.posterior(data, x, index_N)
+        return Denoised(mean, torch.exp(log_variance), log_variance, data)
+
+    def sample_ddpm(
+        self, model: Model, noise: Tensor, sampler: DdpmSampler, fresh_noise: Noise
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Ancestral sampling: (state, implied data) after each step.  `fresh_noise` is called once a step."""
+        x = noise
+        for index in reversed(range(len(self))):
+            guess = self.denoise(model, x, _all(index, x), clip_denoised=sampler.clip_denoised)
+            kick = torch.exp(0.5 * guess.log_variance) * fresh_noise()
+            x = guess.mean + kick if index else guess.mean
+            yield x, guess.data
+
+    def sample_ddim(
+        self, model: Model, noise: Tensor, sampler: DdimSampler, fresh_noise: Noise
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """DDIM: (state, implied data) after each step; deterministic at eta 0."""
+        x = noise
+        for index in reversed(range(len(self))):
+            index_N = _all(index, x)
+            data = self.denoise(model, x, index_N, clip_denoised=sampler.clip_denoised).data
+            bar, previous = self.alphas_cumprod[index], self.alphas_cumprod_previous[index]
+            implied = (_at(np.sqrt(1.0 / self.alphas_cumprod), index_N, x) * x - data) / _at(
+                np.sqrt(1.0 / self.alphas_cumprod - 1.0), index_N, x
+            )
+            sigma = sampler.eta * math.sqrt((1 - previous) / (1 - bar)) * math.sqrt(1 - bar / previous)
+            x = data * math.sqrt(previous) + math.sqrt(1 - previous - sigma**2) * implied
+            kick = sigma * fresh_noise()
+            if index:
+                x = x + kick
+            yield x, data
+
+    def _original(self, index_N: Tensor) -> Tensor:
+        return torch.as_tensor(self.timestep_map, device=index_N.device)[index_N]
+
+    def _split(self, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.variance != "learned_range":
+            return output, None
+        noise, logits = output.chunk(2, dim=1)
+        assert noise.shape == x.shape, f"a learned variance doubles the channels: {output.shape} for {x.shape}"
+        return noise, logits
+
+    def _log_variance(self, logits: Tensor | None, x: Tensor, index_N: Tensor) -> Tensor:
+        least = _at(self.posterior_log_variance_clipped, index_N, x)
+        if logits is not None:
+            share = (logits + 1) / 2
+            return share * _at(np.log(self.betas), index_N, x) + (1 - share) * least
+        if self.variance == "fixed_small":
+            return least.expand_as(x)
+        large = np.log(np.append(self.posterior_variance[1], self.betas[1:]))
+        return _at(large, index_N, x).expand_as(x)
+
+
+def _betas(schedule: str) -> Table:
+    if schedule == "linear":
+        return np.linspace(1e-4, 0.02, NUM_STEPS)
+    edges = np.cos((np.arange(NUM_STEPS + 1) / NUM_STEPS + 0.008) / 1.008 * math.pi / 2) ** 2
+    return np.minimum(1.0 - edges[1:] / edges[:-1], 0.999)
+
+
+def _at(table: Table, index_N: Tensor, like: Tensor) -> Tensor:
+    """The table's float32 entries at (N,), beside a state."""
+    entries = torch.as_tensor(table, device=index_N.device)[index_N].float()
+    return entries.view(-1, *[1] * (like.dim() - 1))
+
+
+def _all(index: int, x: Tensor) -> Tensor:
+    return torch.full((len(x),), index, device=x.device)
+
+
+def _gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
+    gap = (mean1 - mean2) ** 2 * torch.exp(-log_variance2)
+    return 0.5 * (log_variance2 - log_variance1 + torch.exp(log_variance1 - log_variance2) + gap - 1.0)
+
+
+def _discretised_log_likelihood(data: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log probability of 8-bit data in [-1, 1] under a Gaussian, by bins of 2/255, open at both ends."""
+    centred, inverse = data - mean, torch.exp(-log_scale)
+    upper = _normal_cdf(inverse * (centred + 1.0 / 255.0))
+    lower = _normal_cdf(inverse * (centred - 1.0 / 255.0))
+    probability = torch.where(data < -0.999, upper, torch.where(data > 0.999, 1.0 - lower, upper - lower))
+    return probability.clamp(min=LEAST_PROBABILITY).log()
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    """The tanh approximation that the official code uses."""
+    return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))

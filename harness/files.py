@@ -1,0 +1,63 @@
+"""Put a file in its place whole or not at all."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.errors import disk_error
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path`, force it to disk, and rename it into place.
+
+    A reader sees the old file or the new one; a kill at any moment leaves at worst a stray `.part` file.
+    Raises UserError where the disk is full, read-only or closed to this user.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        _force_to_disk(part)
+        os.replace(part, path)
+        _force_to_disk(path.parent)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_whole` for a text."""
+    write_whole(path, lambda part: _write_text(part, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def sweep_parts(folder: Path) -> None:
+    """Remove what a killed `write_whole` left in `folder`.  Only the folder's one owner may call this."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise UserError unless files can be made in `folder`, which is created if it is not there."""
+    probe = folder / f".probe.{secrets.token_hex(4)}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise disk_error(folder, error) from error
+
+
+def _force_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

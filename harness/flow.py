@@ -1,0 +1,361 @@
+"""Flows between noise (t = 0) and data (t = 1): interpolants, predictions, losses and solvers (SiT, arXiv 2401.08740).
+
+Official code: willisma/SiT at 947f95b, whose numbers these functions reproduce.
+"""
+
+# N batch, x a state (N, ...), t_N times in [0, 1]
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torchdiffeq import odeint
+
+from harness.spec import FlowObjective, OdeSampler, SdeSampler
+
+Model = Callable[[Tensor, Tensor], Tensor]
+Noise = Callable[[], Tensor]
+
+TORCHDIFFEQ_NAMES = {"heun": "heun2"}
+
+
+class Path(Protocol):
+    """x_t = alpha(t) data + sigma(t) noise, with derivatives in t; every method maps times to times' shape."""
+
+    def alpha(self, t: Tensor) -> Tensor: ...
+    def sigma(self, t: Tensor) -> Tensor: ...
+    def d_alpha(self, t: Tensor) -> Tensor: ...
+    def d_sigma(self, t: Tensor) -> Tensor: ...
+
+    def log_slope(self, t: Tensor) -> Tensor:
+        """d alpha / alpha, in closed form."""
+
+    def drift(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(mean, variance) of the reverse-time decomposition: velocity = variance score - mean."""
+
+
+class _ClosedDrift:
+    """The decomposition that holds for every differentiable path."""
+
+    def drift(self: Path, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        slope, sigma = self.log_slope(t), self.sigma(t)
+        return -slope * x, slope * sigma**2 - sigma * self.d_sigma(t)
+
+
+class LinearPath(_ClosedDrift):
+    """Straight lines from noise to data."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return -torch.ones_like(t)
+
+    def log_slope(self, t: Tensor) -> Tensor:
+        return 1 / t
+
+
+class GvpPath(_ClosedDrift):
+    """The generalised variance-preserving path: a quarter circle."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.sin(t * math.pi / 2)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.cos(t * math.pi / 2)
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return math.pi / 2 * torch.cos(t * math.pi / 2)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return -math.pi / 2 * torch.sin(t * math.pi / 2)
+
+    def log_slope(self, t: Tensor) -> Tensor:
+        return math.pi / (2 * torch.tan(t * math.pi / 2))
+
+
+class VpPath:
+    """The variance-preserving diffusion with beta from 0.1 to 20, as an interpolant."""
+
+    least, greatest = 0.1, 20.0
+
+    def _log_alpha(self, t: Tensor) -> Tensor:
+        return -0.25 * (1 - t) ** 2 * (self.greatest - self.least) - 0.5 * (1 - t) * self.least
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(self._log_alpha(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(1 - torch.exp(2 * self._log_alpha(t)))
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return self.alpha(t) * self.log_slope(t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return torch.exp(2 * self._log_alpha(t)) * 2 * self.log_slope(t) / (-2 * self.sigma(t))
+
+    def log_slope(self, t: Tensor) -> Tensor:
+        return 0.5 * (1 - t) * (self.greatest - self.least) + 0.5 * self.least
+
+    def drift(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        beta = self.least + (1 - t) * (self.greatest - self.least)
+        return -0.5 * beta * x, beta / 2
+
+
+PATHS: dict[str, Path] = {"linear": LinearPath(), "gvp": GvpPath(), "vp": VpPath()}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The times at which a model may be asked: `start` is nearer to noise."""
+
+    start: float
+    end: float
+
+    def at(self, uniform_N: Tensor) -> Tensor:
+        """Times for draws from [0, 1)."""
+        return uniform_N * (self.end - self.start) + self.start
+
+    def grid(self, points: int, like: Tensor) -> Tensor:
+        """`points` times from start to end."""
+        return torch.linspace(self.start, self.end, points, device=like.device)
+
+
+class Flow:
+    """One interpolant with one prediction: its training loss, its velocity and score, its samplers.
+
+    A `model` maps x (N, ...) and t (N,) to a prediction of x's shape.
+    """
+
+    def __init__(self, objective: FlowObjective) -> None:
+        self.path = PATHS[objective.path]
+        self.prediction = objective.prediction
+        self.loss_weight = objective.loss_weight
+        self._is_vp = objective.path == "vp"
+        self._direct = objective.prediction == "velocity" and not self._is_vp
+
+    def training_interval(self) -> Interval:
+        """[0, 1] where the velocity is predicted directly, else short of the ends at which the formulas diverge."""
+        return self._interval(1e-5 if self._is_vp else 1e-3)
+
+    def training_times(self, uniform_N: Tensor) -> Tensor:
+        """Training times for uniform draws from [0, 1)."""
+        return self.training_interval().at(uniform_N)
+
+    def interpolate(self, data: Tensor, noise: Tensor, t_N: Tensor) -> Tensor:
+        """x_t."""
+        t = _spread(t_N, data)
+        return self.path.alpha(t) * data + self.path.sigma(t) * noise
+
+    def target_velocity(self, data: Tensor, noise: Tensor, t_N: Tensor) -> Tensor:
+        """d x_t / d t."""
+        t = _spread(t_N, data)
+        return self.path.d_alpha(t) * data + self.path.d_sigma(t) * noise
+
+    def loss(self, model: Model, data: Tensor, noise: Tensor, t_N: Tensor) -> Tensor:
+        """The loss of each sample, (N,): the mean over all but the batch."""
+        predicted = model(self.interpolate(data, noise, t_N), t_N)
+        if self.prediction == "velocity":
+            return _mean(predicted - self.target_velocity(data, noise, t_N), 1.0)
+        t = _spread(t_N, data)
+        sigma = self.path.sigma(t)
+        weight = self._weight(data, t, sigma)
+        if self.prediction == "noise":
+            return _mean(predicted - noise, weight)
+        return _mean(predicted * sigma + noise, weight)
+
+    def at_time(self, data: Tensor, noise: Tensor, time: float) -> tuple[Tensor, Tensor]:
+        """(x_t, t_N) for one time of the common axis, for probes."""
+        t_N = torch.full((len(data),), time, device=data.device)
+        return self.interpolate(data, noise, t_N), t_N
+
+    def velocity(self, model: Model, x: Tensor, t_N: Tensor) -> Tensor:
+        """d x / d t of the probability flow."""
+        t = _spread(t_N, x)
+        if self.prediction == "velocity":
+            return model(x, t_N)
+        if self.prediction == "score":
+            return self.velocity_from_score(model(x, t_N), x, t)
+        return self.velocity_from_score(model(x, t_N) / -self.path.sigma(t), x, t)
+
+    def score(self, model: Model, x: Tensor, t_N: Tensor) -> Tensor:
+        """The gradient of the log density at time t."""
+        t = _spread(t_N, x)
+        if self.prediction == "score":
+            return model(x, t_N)
+        if self.prediction == "noise":
+            return model(x, t_N) / -self.path.sigma(t)
+        return self.score_from_velocity(model(x, t_N), x, t)
+
+    def velocity_from_score(self, score: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """velocity = drift variance * score - drift mean."""
+        mean, variance = self.path.drift(x, t)
+        return variance * score - mean
+
+    def score_from_velocity(self, velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The inverse of `velocity_from_score`."""
+        ratio, sigma, d_sigma = self._ratio(t)
+        return (ratio * velocity - x) / (sigma**2 - ratio * d_sigma * sigma)
+
+    def noise_from_velocity(self, velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The noise in x_t."""
+        ratio, sigma, d_sigma = self._ratio(t)
+        return (ratio * velocity - x) / (ratio * d_sigma - sigma)
+
+    def ode_interval(self, *, reverse: bool = False) -> Interval:
+        """The times between which the ODE is solved."""
+        interval = self._interval(1e-3)
+        return Interval(1 - interval.start, 1 - interval.end) if reverse else interval
+
+    def sde_interval(self, sampler: SdeSampler) -> Interval:
+        """The times between which the SDE is solved; the last step covers what is left."""
+        epsilon = 0.0 if self._direct else 1e-3
+        late_start = not self._is_vp and (sampler.diffusion == "sbdm" or self.prediction != "velocity")
+        return Interval(epsilon if late_start else 0.0, 1 - (sampler.last_step_size or epsilon))
+
+    def sample_ode(
+        self, model: Model, noise: Tensor, sampler: OdeSampler, *, trajectory: bool = False, reverse: bool = False
+    ) -> Tensor:
+        """Solve dx/dt = velocity from noise to data: the sample, or with `trajectory` all grid points, first axis.
+
+        `reverse` starts from data.  Adaptive methods choose their steps by an error over the whole batch, so there an
+        image depends, within the tolerances, on its companions.
+        """
+        grid = self.ode_interval(reverse=reverse).grid(sampler.points, noise)
+        method = TORCHDIFFEQ_NAMES.get(sampler.method, sampler.method)
+        states: Tensor = odeint(
+            lambda t, x: self.velocity(model, x, t.expand(len(x))),
+            noise,
+            grid if trajectory or method == "dopri5" else grid[[0, -1]],
+            method=method,
+            atol=sampler.absolute_tolerance,
+            rtol=sampler.relative_tolerance,
+            options=None if method == "dopri5" else {"grid_constructor": lambda *_: grid},
+        )
+        return states if trajectory else states[-1]
+
+    def sample_sde(self, model: Model, noise: Tensor, sampler: SdeSampler, fresh_noise: Noise) -> Iterator[Tensor]:
+        """Solve the reverse SDE: the state after each of `points` - 1 steps, then after the last step.
+
+        `fresh_noise` is called once a step, for standard normal draws of the state's shape.
+        """
+        interval = self.sde_interval(sampler)
+        grid = interval.grid(sampler.points, noise)
+        step = grid[1] - grid[0]
+        advance = self._euler_step if sampler.method == "euler" else self._heun_step
+        x = noise
+        for time in grid[:-1]:
+            x = advance(model, x, time.expand(len(x)), step, sampler, fresh_noise())
+            yield x
+        yield self._last_step(model, x, torch.full((len(x),), interval.end, device=x.device), sampler)
+
+    def log_likelihood(
+        self, model: Model, data: Tensor, sampler: OdeSampler, signs: Callable[[], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """(log p(data) in nats, (N,); the latent z), by Hutchinson's estimate along the ODE from data to noise.
+
+        `signs` gives a fresh tensor of -1 and 1 of the data's shape at every evaluation.
+        """
+
+        def backward(s: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            x, probe = state[0].detach().requires_grad_(True), signs()
+            with torch.enable_grad():
+                velocity = self.velocity(model, x, (1 - s).expand(len(x)))
+                (pulled,) = torch.autograd.grad((velocity * probe).sum(), x)
+            return -velocity.detach(), (pulled * probe).flatten(1).sum(1)
+
+        grid = self.ode_interval().grid(sampler.points, data)
+        states, divergence = odeint(
+            backward,
+            (data, torch.zeros(len(data), device=data.device)),
+            grid,
+            method=TORCHDIFFEQ_NAMES.get(sampler.method, sampler.method),
+            atol=sampler.absolute_tolerance,
+            rtol=sampler.relative_tolerance,
+        )
+        z = states[-1]
+        gaussian = -0.5 * (z[0].numel() * math.log(2 * math.pi) + (z**2).flatten(1).sum(1))
+        return gaussian - divergence[-1], z
+
+    def diffusion(self, sampler: SdeSampler, x: Tensor, t: Tensor) -> Tensor:
+        """W(x, t), the strength of the noise that the SDE adds: half the squared coefficient of dB."""
+        norm = sampler.diffusion_norm
+        match sampler.diffusion:
+            case "sigma":
+                return norm * self.path.sigma(t)
+            case "linear":
+                return norm * (1 - t)
+            case "decreasing":
+                return 0.25 * (norm * torch.cos(math.pi * t) + 1) ** 2
+            case "increasing-decreasing":
+                return norm * torch.sin(math.pi * t) ** 2
+            case "sbdm":
+                return norm * self.path.drift(x, t)[1]
+            case "constant":
+                return norm * torch.ones_like(t)
+
+    def _interval(self, epsilon: float) -> Interval:
+        if self._direct:
+            return Interval(0.0, 1.0)
+        return Interval(0.0 if self._is_vp else epsilon, 1 - epsilon)
+
+    def _weight(self, data: Tensor, t: Tensor, sigma: Tensor) -> Tensor | float:
+        if self.loss_weight == "none":
+            return 1.0
+        variance = self.path.drift(data, t)[1]
+        return (variance / sigma) ** 2 if self.loss_weight == "velocity" else variance / sigma**2
+
+    def _ratio(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return 1 / self.path.log_slope(t), self.path.sigma(t), self.path.d_sigma(t)
+
+    def _sde_drift(self, model: Model, x: Tensor, t_N: Tensor, sampler: SdeSampler) -> Tensor:
+        strength = self.diffusion(sampler, x, _spread(t_N, x))
+        return self.velocity(model, x, t_N) + strength * self.score(model, x, t_N)
+
+    def _kick(self, x: Tensor, t_N: Tensor, step: Tensor, sampler: SdeSampler, noise: Tensor) -> Tensor:
+        return torch.sqrt(2 * self.diffusion(sampler, x, _spread(t_N, x))) * torch.sqrt(step) * noise
+
+    def _euler_step(
+        self, model: Model, x: Tensor, t_N: Tensor, step: Tensor, sampler: SdeSampler, noise: Tensor
+    ) -> Tensor:
+        drift = self._sde_drift(model, x, t_N, sampler)
+        return x + drift * step + self._kick(x, t_N, step, sampler, noise)
+
+    def _heun_step(
+        self, model: Model, x: Tensor, t_N: Tensor, step: Tensor, sampler: SdeSampler, noise: Tensor
+    ) -> Tensor:
+        kicked = x + self._kick(x, t_N, step, sampler, noise)
+        first = self._sde_drift(model, kicked, t_N, sampler)
+        second = self._sde_drift(model, kicked + step * first, t_N + step, sampler)
+        return kicked + 0.5 * step * (first + second)
+
+    def _last_step(self, model: Model, x: Tensor, t_N: Tensor, sampler: SdeSampler) -> Tensor:
+        size, t = sampler.last_step_size, _spread(t_N, x)
+        match sampler.last_step:
+            case "none":
+                return x
+            case "mean":
+                return x + self._sde_drift(model, x, t_N, sampler) * size
+            case "euler":
+                return x + self.velocity(model, x, t_N) * size
+            case "tweedie":
+                alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+                return x / alpha + sigma**2 / alpha * self.score(model, x, t_N)
+
+
+def _spread(t_N: Tensor, like: Tensor) -> Tensor:
+    """(N,) to (N, 1, ...) beside a state."""
+    return t_N.view(-1, *[1] * (like.dim() - 1))
+
+
+def _mean(error: Tensor, weight: Tensor | float) -> Tensor:
+    return (weight * error**2).flatten(1).mean(1)

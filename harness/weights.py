@@ -1,0 +1,78 @@
+"""Weights from files: read without running code, loaded without leaving a key over."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from harness.errors import UserError, disk_error
+
+SHOWN_KEYS = 8
+
+
+def read_tensors(path: Path) -> Any:
+    """What a `.safetensors` or torch file holds: tensors and plain containers, nothing that could run.
+
+    Raises UserError for a file that is missing, damaged, or a pickle that asks for code.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"there is no weights file {path}", "give the path of a .pt or .safetensors file") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is not a file of plain tensors: loading it could run code, so it was not loaded",
+            f"save the tensors alone, as a state dict ({str(error).splitlines()[0][:120]})",
+        ) from error
+    except (RuntimeError, EOFError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0][:160]}", "fetch or make the file anew") from error
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def load_official(module: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str] | None = None) -> None:
+    """Load an official state dict strictly; `names` maps official key prefixes to ours where they differ.
+
+    Raises UserError with the missing keys, the unexpected ones and the shapes that differ.
+    """
+    renamed = {_ours(key, names or {}): value for key, value in state.items()}
+    wanted = module.state_dict()
+    troubles = [
+        *_listed("missing", [key for key in wanted if key not in renamed]),
+        *_listed("unexpected", [key for key in renamed if key not in wanted]),
+        *_listed(
+            "of another shape",
+            [
+                f"{key} {tuple(renamed[key].shape)} for {tuple(value.shape)}"
+                for key, value in wanted.items()
+                if key in renamed and renamed[key].shape != value.shape
+            ],
+        ),
+    ]
+    if troubles:
+        raise UserError(
+            f"these weights do not fit this network: {'; '.join(troubles)}",
+            "choose the backbone and size that the file was made for",
+        )
+    module.load_state_dict(renamed, strict=True)
+
+
+def _ours(key: str, names: Mapping[str, str]) -> str:
+    for official, ours in names.items():
+        if key == official or key.startswith(official + "."):
+            return ours + key[len(official) :]
+    return key
+
+
+def _listed(kind: str, keys: list[str]) -> list[str]:
+    if not keys:
+        return []
+    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return [f"{len(keys)} {kind}: {', '.join(keys[:SHOWN_KEYS])}{more}"]

@@ -1,0 +1,24 @@
+"""Options, and threads that two cores can bear."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+
+GOLDENS = Path(__file__).parent / "goldens" / "backbones"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--goldens", type=Path, default=GOLDENS, help="a golden directory (default: the copy in tests/)")
+    parser.addoption("--goldens-strict", action="store_true", help="fail on families that are not implemented yet")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "golden" in metafunc.fixturenames:
+        from tests.goldens import read_cases
+
+        cases = read_cases(metafunc.config.getoption("--goldens"))
+        metafunc.parametrize("golden", cases, ids=[case.id for case in cases])
