@@ -43,8 +43,8 @@ _TINY = {
     "in_channels": 1,
     "num_classes": 10,
     "patch_size": 2,
-    "width": 96,
-    "depth": 6,
+    "width": 64,
+    "depth": 4,
     "num_heads": 4,
 }
 

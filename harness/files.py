@@ -5,8 +5,12 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import disk_error
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -31,11 +35,28 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """`write_whole` for a text."""
-    write_whole(path, lambda part: _write_text(part, text))
+    write_bytes(path, text.encode())
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_whole` for bytes."""
+
+    def write(part: Path) -> None:
+        part.write_bytes(content)
+
+    write_whole(path, write)
+
+
+def write_array(path: Path, array: "npt.NDArray[Any]") -> None:
+    """`write_whole` for one numpy array, as `.npy`."""
+
+    def write(part: Path) -> None:
+        import numpy as np
+
+        with part.open("wb") as out:
+            np.save(out, array)
+
+    write_whole(path, write)
 
 
 def sweep_parts(folder: Path) -> None:

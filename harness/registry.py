@@ -9,8 +9,9 @@ from harness.errors import unknown_name
 
 
 def families() -> list[str]:
-    """The families that there are: one public file in baselines/ each."""
-    return sorted(module.name for module in pkgutil.iter_modules(baselines.__path__) if not module.name.startswith("_"))
+    """The families that there are, one public file in baselines/ each: `rae_dit.py` is `rae-dit`."""
+    modules = (module.name for module in pkgutil.iter_modules(baselines.__path__))
+    return sorted(name.replace("_", "-") for name in modules if not name.startswith("_"))
 
 
 def find(family: str) -> Backbone:
@@ -18,7 +19,8 @@ def find(family: str) -> Backbone:
     known = families()
     if family not in known:
         raise unknown_name("backbone", family, known)
-    backbone = importlib.import_module(f"baselines.{family}").BACKBONE
-    assert isinstance(backbone, Backbone), f"baselines/{family}.py: BACKBONE is no Backbone"
-    assert backbone.name == family.replace("_", "-"), f"baselines/{family}.py calls itself {backbone.name}"
+    module = f"baselines.{family.replace('-', '_')}"
+    backbone = importlib.import_module(module).BACKBONE
+    assert isinstance(backbone, Backbone), f"{module}: BACKBONE is no Backbone"
+    assert backbone.name == family, f"{module} calls itself {backbone.name}"
     return backbone

@@ -261,7 +261,6 @@ class Provenance(Frozen):
     precision: str
     threads: PositiveInt
     sampling_batch: PositiveInt
-    command: str
 
 
 class RunRecord(Frozen):

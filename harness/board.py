@@ -1,0 +1,45 @@
+"""Start the leaderboard's server, in a process of its own that never imports torch."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import leaderboard
+from harness.errors import UserError
+from harness.progress import say
+from harness.store import rebuild
+
+RESULTS_VARIABLE = "DSR_BENCH_RESULTS"
+
+
+def serve(results: Path, *, port: int, address: str, headless: bool) -> None:
+    """Rebuild the database and serve the page until interrupted.  Raises UserError where the port is taken."""
+    if not results.is_dir():
+        raise UserError(f"there is no folder {results} with results", "run something first, or name it by --results")
+    _require_free(address, port)
+    for problem in rebuild(results).problems:
+        say(f"left out: {problem.path}: {problem.reason}")
+    app = Path(leaderboard.__file__).with_name("app.py")
+    options = {
+        "server.port": port,
+        "server.address": address,
+        "server.headless": str(headless).lower(),
+        "browser.gatherUsageStats": "false",
+        "server.fileWatcherType": "none",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    environment = os.environ | {RESULTS_VARIABLE: str(results.resolve())}
+    code = subprocess.call([sys.executable, "-m", "streamlit", "run", str(app), *flags], env=environment)
+    if code > 0:
+        raise UserError(f"the board's server stopped with code {code}", "its own message stands above")
+
+
+def _require_free(address: str, port: int) -> None:
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+    except (OSError, OverflowError) as error:
+        raise UserError(f"the board cannot listen at {address}:{port}: {error}", "choose another --port") from error

@@ -1,0 +1,115 @@
+"""Keep a training's state so that it survives a kill at any moment, and come back to exactly that state."""
+
+import hashlib
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.errors import UserError
+from harness.files import sweep_parts, write_whole
+from harness.weights import read_tensors
+
+KEPT = 2
+SECONDS_BETWEEN = 5.0
+MOST_OVERHEAD = 0.05
+
+State = dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints in one folder.  A file's name ends in the first digits of its own SHA-256."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._last = time.monotonic()
+        self._cost = 0.0
+        if folder.exists():
+            sweep_parts(folder)
+
+    def due(self) -> bool:
+        """Whether it is time for another: every five seconds, but never more than a twentieth of the run."""
+        return time.monotonic() - self._last >= max(SECONDS_BETWEEN, self._cost / MOST_OVERHEAD)
+
+    def save(self, step: int, state: State) -> None:
+        """Write a checkpoint whole, then drop all but the last two."""
+        started = time.monotonic()
+        staged = self.folder / f"step-{step:09d}.pt"
+        write_whole(staged, lambda part: _write(part, state | {"step": step, "rng": _random_states()}))
+        staged.rename(staged.with_name(f"step-{step:09d}-{_digest(staged)}.pt"))
+        for old in self._files()[:-KEPT]:
+            old.unlink(missing_ok=True)
+        self._last = time.monotonic()
+        self._cost = self._last - started
+
+    def load(self) -> State | None:
+        """The newest state, its random generators set again; None where there is no checkpoint yet.
+
+        Raises UserError for a checkpoint that is damaged or holds more than plain data.
+        """
+        for staged in self.folder.glob("step-*.pt"):
+            if len(staged.stem.split("-")) == 2:
+                staged.unlink()
+        files = self._files()
+        if not files:
+            return None
+        state = _read(files[-1], fallback=files[-2] if len(files) > 1 else None)
+        _restore_random_states(state["rng"])
+        return state
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for file in self.folder.glob("step-*.pt"):
+            file.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(file for file in self.folder.glob("step-*-*.pt"))
+
+
+def _write(path: Path, state: State) -> None:
+    with path.open("wb") as out:
+        torch.save(state, out)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _read(file: Path, fallback: Path | None) -> State:
+    remedy = f"delete it: the run then goes on from {fallback.name}" if fallback else "delete it: the run starts anew"
+    if _digest(file) != file.stem.rsplit("-", 1)[1]:
+        raise UserError(f"the checkpoint {file} is damaged: its content does not match its name", remedy)
+    try:
+        state = read_tensors(file)
+    except UserError as error:
+        raise UserError(error.problem, remedy) from error
+    if not isinstance(state, dict) or not {"step", "rng", "model", "ema", "optimizer"} <= set(state):
+        raise UserError(f"{file} is no checkpoint of a training", remedy)
+    return state
+
+
+def _random_states() -> State:
+    """The generators that a network may draw from by itself; the harness's own numbers need no state."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, internal, gauss_next = random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def _restore_random_states(states: State) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    kind, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(internal), gauss_next))

@@ -1,0 +1,258 @@
+"""The verbs and flags of `python -m harness`: names only, no logic, and no torch before it is needed."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness import __version__
+from harness.errors import UserError, unknown_name
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors look like every other error here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, f"`{self.prog} --help` shows what can be said")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code: 0, 2 for a mistake of the user's, 130 when interrupted."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.verb(options)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m harness", description="Do register tokens help a diffusion transformer?")
+    parser.add_argument("--version", action="version", version=f"dsr-bench {__version__}")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    _add_run(verbs)
+    _add_list(verbs)
+    _add_describe(verbs)
+    _add_index(verbs)
+    _add_table(verbs)
+    _add_board(verbs)
+    return parser
+
+
+def _add_run(verbs: Any) -> None:
+    run = verbs.add_parser(
+        "run",
+        help="train, sample, measure and record one configuration",
+        description="Train a backbone with a register configuration, sample from it, measure, and append a record. "
+        "An interrupted run goes on where it stopped; a finished one is shown again.",
+    )
+    _add_configuration(run)
+    seeds = run.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=_whole, default=0, help="training and sampling seed (default 0)")
+    seeds.add_argument("--seeds", metavar="LIST", help="several runs: 0,1,2 or 0-2")
+    run.add_argument("--again", action="store_true", help="run even if there is a result: adds a further record")
+    run.add_argument("--dry-run", action="store_true", help="print the resolved configuration as JSON, and stop")
+    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    run.add_argument("--threads", type=_whole, default=0, help="CPU threads (default: every core of this process)")
+    run.add_argument("--runs", default="runs", metavar="DIR", help="checkpoints and samples (default: runs)")
+    run.add_argument("--json", action="store_true", help="print the record as JSON")
+    _add_results(run)
+    run.set_defaults(verb=_run)
+
+
+def _add_list(verbs: Any) -> None:
+    names = verbs.add_parser("list", help="what there is: backbones, registers, tasks")
+    names.add_argument("what", nargs="?", metavar="backbones|registers|tasks", help="one of the three (default: all)")
+    names.add_argument("--json", action="store_true", help="for machines")
+    names.set_defaults(verb=_list)
+
+
+def _add_describe(verbs: Any) -> None:
+    describe = verbs.add_parser(
+        "describe",
+        help="parameters, tokens and GFLOPs of a backbone with registers",
+        description="Count parameters, tokens and GFLOPs (2 x multiply-adds, one forward pass, batch 1). An exact "
+        "name such as dit-xl-2 is described at its official input unless --task is given.",
+    )
+    _add_configuration(describe, task=None)
+    describe.add_argument("--json", action="store_true", help="for machines")
+    describe.set_defaults(verb=_describe)
+
+
+def _add_index(verbs: Any) -> None:
+    index = verbs.add_parser("index", help="rebuild the database from all records")
+    index.add_argument("--json", action="store_true", help="for machines")
+    _add_results(index)
+    index.set_defaults(verb=_index)
+
+
+def _add_table(verbs: Any) -> None:
+    table = verbs.add_parser("table", help="a task's measured results as a Markdown table")
+    table.add_argument("--task", default="digits", help="the task (default: digits)")
+    table.add_argument("--write", metavar="FILE", type=Path, help="replace the table between this file's markers")
+    _add_results(table)
+    table.set_defaults(verb=_table)
+
+
+def _add_board(verbs: Any) -> None:
+    board = verbs.add_parser("board", help="open the leaderboard in a browser")
+    board.add_argument("--port", type=_whole, default=8501, help="where it listens (default 8501)")
+    board.add_argument("--address", default="localhost", help="whom it listens to (default: this machine alone)")
+    board.add_argument("--headless", action="store_true", help="do not open a browser")
+    _add_results(board)
+    board.set_defaults(verb=_board)
+
+
+def _add_configuration(parser: argparse.ArgumentParser, task: str | None = "digits") -> None:
+    parser.add_argument("--backbone", required=True, help="a family (sit) or an exact name (sit-xl-2)")
+    parser.add_argument("--registers", default="none", help="a register preset (default: none)")
+    parser.add_argument("--task", default=task, help="what to learn (default: digits)")
+    parser.add_argument("--size", help="the size of a family: xl-2 (default: what the task recommends)")
+    parser.add_argument("--data", metavar="DIR", help="your images, for tasks that need some")
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change any field that --dry-run shows: --set registers.denoiser.count=16",
+    )
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", default="results", metavar="DIR", help="the records (default: results)")
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from harness.resolve import parse_seeds, resolve
+
+    seeds = parse_seeds(options.seeds) if options.seeds else [options.seed]
+    configs = [resolve(_request(options, seed=seed)) for seed in seeds]
+    if options.dry_run:
+        shown = [config.model_dump(mode="json") | {"run_id": config.run_id} for config in configs]
+        _print_json(shown[0] if len(shown) == 1 else shown)
+        return
+    from harness.report import report
+    from harness.run import run
+
+    outcomes = []
+    for config in configs:
+        outcomes.append(run(config, again=options.again))
+        if not options.json:
+            print(report(outcomes[-1]), flush=True)
+    if options.json:
+        shown = [o.record.model_dump(mode="json") | {"path": str(o.path)} for o in outcomes]
+        _print_json(shown[0] if len(shown) == 1 else shown)
+
+
+def _request(options: argparse.Namespace, **names: Any) -> Any:
+    from harness.resolve import Request
+    from harness.spec import Execution
+
+    places = {name: getattr(options, name) for name in Execution.model_fields if hasattr(options, name)}
+    return Request(
+        backbone=options.backbone,
+        registers=options.registers,
+        task=options.task,
+        size=options.size,
+        changes=tuple(options.changes),
+        execution=Execution(**places),
+        **names,
+    )
+
+
+def _list(options: argparse.Namespace) -> None:
+    from harness import catalog
+    from harness.report import columns
+
+    lists = {
+        "backbones": catalog.list_backbones,
+        "registers": catalog.list_registers,
+        "tasks": catalog.list_tasks,
+    }
+    if options.what and options.what not in lists:
+        raise unknown_name("list", options.what, lists)
+    chosen = [options.what] if options.what else list(lists)
+    found = {name: lists[name]() for name in chosen}
+    if options.json:
+        _print_json(found[options.what] if options.what else found)
+        return
+    for name, entries in found.items():
+        print(name)
+        print(columns([_row(entry) for entry in entries]))
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    sizes = " ".join(entry["sizes"]) if "sizes" in entry else entry["title"]
+    return [f"  {entry['name']}", sizes]
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from harness.resolve import resolve_network
+
+    config = resolve_network(_request(options))
+    from harness.describe import describe
+
+    facts = describe(config)
+    if options.json:
+        _print_json(facts)
+        return
+    from harness.report import columns
+
+    keys = ("parameters", "trainable_parameters", "tokens", "patch_tokens", "register_tokens", "native_tokens")
+    rows = [["backbone", facts["backbone"]], ["source", facts["source"]]]
+    rows += [["input", " x ".join(map(str, facts["input"]))]]
+    rows += [[key, f"{facts[key]:,}"] for key in keys]
+    rows += [["gflops", f"{facts['gflops']:.3f}"], ["gmacs", f"{facts['gmacs']:.3f}"]]
+    print(columns(rows))
+
+
+def _index(options: argparse.Namespace) -> None:
+    from harness.store import rebuild
+
+    index = rebuild(Path(options.results))
+    problems = [{"path": str(problem.path), "reason": problem.reason} for problem in index.problems]
+    if options.json:
+        _print_json({"database": str(index.database), "records": index.records, "problems": problems})
+        return
+    for problem in problems:
+        print(f"left out: {problem['path']}: {problem['reason']}", file=sys.stderr)
+    print(f"{index.records} records, {len(problems)} files left out: {index.database}")
+
+
+def _table(options: argparse.Namespace) -> None:
+    from leaderboard.table import markdown, write_between_markers
+
+    text = markdown(Path(options.results), options.task)
+    if options.write:
+        write_between_markers(options.write, text)
+    else:
+        print(text)
+
+
+def _board(options: argparse.Namespace) -> None:
+    from harness.board import serve
+
+    serve(Path(options.results), port=options.port, address=options.address, headless=options.headless)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, allow_nan=False))

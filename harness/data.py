@@ -1,0 +1,149 @@
+"""The images of a task, in memory or mapped from disk, and the batch of each training step."""
+
+# N batch, C channels, H height, W width
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UserError
+from harness.files import write_array
+from harness.folder import Listing, list_images
+from harness.images import Pixels, Values, read_pixels, to_unit
+from harness.progress import Progress, say
+from harness.randomness import Stream, generator
+from harness.spec import RunConfig, Task
+
+SHARD = 512
+UNREADABLE_SHARE = 100
+NAMED = 5
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Images:
+    """All images of a task: shards of (n, C, H, W) in 0..255, (N,) labels, and what had to be left out."""
+
+    shards: Sequence[Pixels]
+    labels: Labels
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, indices: npt.NDArray[np.int64]) -> Pixels:
+        """The images of these indices, in their order."""
+        starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
+        places = np.searchsorted(starts, indices, side="right") - 1
+        return np.stack([self.shards[s][i - starts[s]] for s, i in zip(places, indices, strict=True)])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees: data (N, C, H, W) in [-1, 1] and labels (N,)."""
+
+    data: Values
+    labels: Labels
+
+
+def load(task: Task, folder: Path | None, cache: Path) -> Images:
+    """The images of a task.  Those of a folder are decoded once, into `cache`, and mapped from there.
+
+    Raises UserError where the folder has changed since the run was resolved, or too much of it is unreadable.
+    """
+    if task.name == "digits":
+        return digits()
+    assert folder is not None, f"task {task.name} was resolved without a folder"
+    listing = list_images(folder)
+    if listing.fingerprint != task.data_fingerprint:
+        raise UserError(f"{folder} changed while the run was being prepared", "run the command again when it is still")
+    return _decode(listing, task, cache / f"{listing.fingerprint}-{task.channels}x{task.image_size}")
+
+
+@lru_cache(maxsize=1)
+def digits() -> Images:
+    """The 1,797 handwritten digits of scikit-learn: 8 x 8, their 17 grey levels spread over 0..255."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    return Images([pixels], bunch.target.astype(np.int64))
+
+
+def training_batch(config: RunConfig, images: Images, step: int) -> Batch:
+    """The batch of one step: a function of (seed, step) alone.  Each epoch is a new order of all images."""
+    size, count = config.recipe.batch_size, len(images)
+    positions = np.arange(step * size, (step + 1) * size)
+    indices = np.array([_order(config.seed, int(p // count), count)[p % count] for p in positions])
+    data = to_unit(images.pixels(indices))
+    if config.task.horizontal_flip:
+        flips = generator(config.seed, Stream.DATA_ORDER, 2 * step + 1).random(size) < 0.5
+        data[flips] = data[flips, :, :, ::-1]
+    return Batch(data, images.labels[indices])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    return generator(seed, Stream.DATA_ORDER, 2 * epoch).permutation(count)
+
+
+def _decode(listing: Listing, task: Task, cache: Path) -> Images:
+    """Decode in shards, each put in place whole: an interrupted decoding goes on, two at once do no harm."""
+    shards, kept, broken = [], [], []
+    with Progress("reading images", len(listing.images)) as progress:
+        for start in range(0, len(listing.images), SHARD):
+            part = listing.images[start : start + SHARD]
+            pixels, flags = cache / f"{start:09d}-pixels.npy", cache / f"{start:09d}-readable.npy"
+            if not flags.exists():
+                _decode_shard(part, task, pixels, flags)
+            shards.append(np.load(pixels, mmap_mode="r"))
+            readable = np.load(flags)
+            kept += [label for (_, label), good in zip(part, readable, strict=True) if good]
+            broken += [path for (path, _), good in zip(part, readable, strict=True) if not good]
+            _judge(listing, broken)
+            progress.advance(len(part))
+    notes = _left_out(listing, broken)
+    for note in notes:
+        say(note)
+    return Images(shards, np.array(kept, dtype=np.int64), notes)
+
+
+def _decode_shard(part: Sequence[tuple[Path, int]], task: Task, pixels: Path, flags: Path) -> None:
+    """Write the readable images of a shard, then, as the sign that it is whole, which of them were readable."""
+    decoded = [_try_read(path, task) for path, _ in part]
+    shape = (-1, task.channels, task.image_size, task.image_size)
+    write_array(pixels, np.array([image for image in decoded if image is not None], np.uint8).reshape(shape))
+    write_array(flags, np.array([image is not None for image in decoded]))
+
+
+def _try_read(path: Path, task: Task) -> Pixels | None:
+    try:
+        return read_pixels(path, task.image_size, task.channels)
+    except (OSError, SyntaxError, ValueError, EOFError):
+        return None
+
+
+def _judge(listing: Listing, broken: Sequence[Path]) -> None:
+    """One unreadable image, or one in a hundred, is left out; more are an error that names them."""
+    if len(broken) > max(1, len(listing.images) // UNREADABLE_SHARE):
+        raise UserError(
+            f"{len(broken)} of the {len(listing.images)} files in {listing.root} hold no readable image: "
+            f"{_names(listing, broken)}",
+            "repair or remove them; up to one in a hundred would be left out and named",
+        )
+
+
+def _left_out(listing: Listing, broken: Sequence[Path]) -> tuple[str, ...]:
+    if not broken:
+        return ()
+    return (f"left out {len(broken)} unreadable of {len(listing.images)} images: {_names(listing, broken)}",)
+
+
+def _names(listing: Listing, paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(str(path.relative_to(listing.root)) for path in paths[:NAMED]) + more

@@ -1,0 +1,69 @@
+"""Find the images in a directory of class subfolders (no torch)."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UserError, disk_error
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds: classes in alphabetical order, and (path, label) of each image in a fixed order.
+
+    `fingerprint` changes when an image is added, removed, renamed or changes its size in bytes.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    images: tuple[tuple[Path, int], ...]
+    fingerprint: str
+
+
+def list_images(root: Path) -> Listing:
+    """List `root/<class>/**/<image>`.  Links to folders are not followed; hidden files are passed over.
+
+    Raises UserError where the folder is missing, unreadable, has no class subfolders, or a class without images.
+    """
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise UserError(f"the data folder {root} {what}", "give --data a folder that holds one subfolder per class")
+    try:
+        classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+        if not classes:
+            raise UserError(
+                f"the data folder {root} holds no subfolders, so there are no classes",
+                "put the images into one subfolder per class: DIR/cat/1.png, DIR/dog/2.png ...",
+            )
+        found = [(path, label) for label, name in enumerate(classes) for path in _images_below(root / name)]
+        digest = hashlib.sha256("\n".join(classes).encode())
+        for path, _ in found:
+            digest.update(f"\n{path.relative_to(root)} {path.stat().st_size}".encode())
+    except OSError as error:
+        raise disk_error(Path(error.filename or root), error) from error
+    filled = {label for _, label in found}
+    if empty := [name for label, name in enumerate(classes) if label not in filled]:
+        raise UserError(
+            f"no images in {len(empty)} of {len(classes)} class folders of {root}: {', '.join(empty[:5])}",
+            f"add images ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove those folders",
+        )
+    return Listing(root, tuple(classes), tuple(found), digest.hexdigest()[:16])
+
+
+def _images_below(folder: Path) -> list[Path]:
+    found = []
+    for place, subfolders, names in os.walk(folder, onerror=_raise):
+        subfolders.sort()
+        found += [
+            Path(place, name)
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error

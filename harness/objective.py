@@ -1,0 +1,72 @@
+"""What training, sampling and probing ask of an objective, whichever it is."""
+
+# N batch, C channels, H height, W width
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+from harness.ddpm import Ddpm
+from harness.flow import Flow
+from harness.spec import (
+    DdimSampler,
+    DdpmObjective,
+    DdpmSampler,
+    FlowObjective,
+    OdeSampler,
+    RunConfig,
+    Sampler,
+    SdeSampler,
+)
+
+Model = Callable[[Tensor, Tensor], Tensor]
+State = TypeVar("State")
+
+
+class Objective(Protocol):
+    """A loss over noised data.  A `model` maps x (N, C, H, W) and the family's own time (N,) to its prediction."""
+
+    def training_times(self, uniform_N: Tensor) -> Tensor:
+        """The family's times for draws from [0, 1)."""
+
+    def loss(self, model: Model, data: Tensor, noise: Tensor, times_N: Tensor, /) -> Tensor:
+        """The loss of each sample, (N,)."""
+
+    def at_time(self, data: Tensor, noise: Tensor, time: float) -> tuple[Tensor, Tensor]:
+        """(x_t, the family's time) at one time of the common axis: 0 noise, 1 data."""
+
+
+def objective_of(config: RunConfig) -> Objective:
+    """The objective that a run is trained with."""
+    match config.objective:
+        case FlowObjective():
+            return Flow(config.objective)
+        case DdpmObjective():
+            return Ddpm(config.objective)
+
+
+def draw_samples(config: RunConfig, model: Model, noise: Tensor, fresh_noise: Callable[[], Tensor]) -> Tensor:
+    """From noise (N, C, H, W) to data, by the run's sampler.  `fresh_noise` is called once for each random step."""
+    objective, sampler = config.objective, config.sampler
+    if isinstance(objective, FlowObjective):
+        flow = Flow(objective)
+        if isinstance(sampler, OdeSampler):
+            return flow.sample_ode(model, noise, sampler)
+        assert isinstance(sampler, SdeSampler), sampler
+        return _last(flow.sample_sde(model, noise, sampler, fresh_noise))
+    assert isinstance(sampler, DdpmSampler | DdimSampler), sampler
+    ddpm = Ddpm(objective, sampler.respacing)
+    if isinstance(sampler, DdpmSampler):
+        return _last(ddpm.sample_ddpm(model, noise, sampler, fresh_noise))[0]
+    return _last(ddpm.sample_ddim(model, noise, sampler, fresh_noise))[0]
+
+
+def is_adaptive(sampler: Sampler) -> bool:
+    """Whether the solver picks its steps by an error over the whole batch, so that images depend on companions."""
+    return isinstance(sampler, OdeSampler) and sampler.method == "dopri5"
+
+
+def _last(states: Iterator[State]) -> State:
+    return deque(states, maxlen=1).pop()

@@ -1,0 +1,192 @@
+"""Carry out one run, from data to record."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from harness import data, provenance
+from harness.build import build, size_of
+from harness.checkpoint import Checkpoints
+from harness.denoiser import Denoiser
+from harness.errors import UserError
+from harness.files import write_bytes, write_whole
+from harness.images import Pixels, grid
+from harness.metrics import cost, digits, outliers
+from harness.objective import is_adaptive, objective_of
+from harness.progress import say
+from harness.sample import label_of, sample_all
+from harness.spec import SCHEMA, Measurement, OutlierStatistics, RunConfig, RunRecord, SampleGrid
+from harness.stopwatch import Stopwatch
+from harness.store import record_name
+from harness.train import Training, train
+from harness.workspace import Workspace
+
+GRID_ROWS, GRID_COLUMNS = 10, 10
+CURVE_POINTS = 100
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device that a run found, and the arithmetic that it uses there."""
+
+    device: torch.device
+    name: str
+    precision: str
+
+
+def perform(config: RunConfig, space: Workspace) -> RunRecord:
+    """Train, sample and measure one run in its workspace; every phase goes on from what is already there."""
+    torch.set_num_threads(config.execution.threads)
+    machine = _find_machine(config)
+    folder = Path(config.execution.data) if config.execution.data else None
+    images = data.load(config.task, folder, Path(config.execution.runs) / "images")
+    denoiser = build(config).to(machine.device)
+    objective = objective_of(config)
+    training = train(config, denoiser, objective, images, Checkpoints(space.checkpoints), machine.precision)
+    pixels, sampling_seconds = None, 0.0
+    if _is_finite(denoiser, training):
+        _keep_weights(denoiser, space.weights)
+        with Stopwatch(space.folder / "sampling-seconds") as watch:
+            pixels = sample_all(config, denoiser, space.sample_parts, machine.precision)
+        sampling_seconds = watch.seconds
+    costs = [*cost.measurements(config, size_of(config)), cost.duration("train_seconds", training.seconds)]
+    if pixels is None:
+        return _record(config, machine, training, images.notes, costs)
+    labels = label_of(config, np.arange(len(pixels)))
+    _keep_samples(pixels, labels, space.samples)
+    statistics = outliers.probe(config, denoiser, objective, images)
+    quality = digits.measure(pixels, labels) if config.task.metric == "fd_digits" else []
+    late = [
+        cost.duration("sampling_seconds", sampling_seconds),
+        cost.peak_memory(machine.device),
+        outliers.summary(statistics),
+    ]
+    return _record(
+        config,
+        machine,
+        training,
+        (*images.notes, *_sampling_notes(config, machine)),
+        [*quality, *costs, *late],
+        statistics,
+        _picture(config, pixels, space.picture),
+    )
+
+
+def _find_machine(config: RunConfig) -> Machine:
+    wanted = config.execution.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise UserError(f"there is no kind of device named {wanted!r}", "use --device cpu, cuda or cuda:1") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"runs on {device.type} are not supported", "use --device cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"this machine has {torch.cuda.device_count()} CUDA devices: no {wanted}", "use --device cpu")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return Machine(device, name, _decide_precision(config.recipe.precision, device))
+
+
+def _decide_precision(wanted: str, device: torch.device) -> str:
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "bf16" and device.type == "cuda" and not has_bf16:
+        raise UserError("this GPU has no bf16 arithmetic", "set recipe.precision=float32")
+    if wanted == "auto":
+        return "bf16" if has_bf16 else "float32"
+    return wanted
+
+
+def _is_finite(denoiser: Denoiser, training: Training) -> bool:
+    weights_are = all(bool(torch.isfinite(weight).all()) for weight in denoiser.parameters())
+    return training.diverged_at_step is None and weights_are
+
+
+def _keep_weights(denoiser: Denoiser, path: Path) -> None:
+    state = {name: value.contiguous().cpu() for name, value in denoiser.state_dict().items()}
+    write_whole(path, lambda part: save_file(state, part))
+
+
+def _keep_samples(pixels: Pixels, labels: data.Labels, path: Path) -> None:
+    def write(part: Path) -> None:
+        with part.open("wb") as out:
+            np.savez(out, arr_0=pixels.transpose(0, 2, 3, 1), labels=labels)
+
+    write_whole(path, write)
+
+
+def _picture(config: RunConfig, pixels: Pixels, path: Path) -> SampleGrid:
+    """A row for each class, or for the first ten; its images in the order they were made, none picked."""
+    classes = config.task.num_classes
+    rows, columns = min(classes, GRID_ROWS), min(len(pixels) // classes, GRID_COLUMNS)
+    indices = np.arange(rows)[:, None] + classes * np.arange(columns)
+    encoded = BytesIO()
+    grid(pixels[indices.ravel()], columns).save(encoded, "PNG")
+    write_bytes(path, encoded.getvalue())
+    return SampleGrid(
+        file="to-be-named.png",
+        sha256=hashlib.sha256(encoded.getvalue()).hexdigest(),
+        rows=rows,
+        columns=columns,
+    )
+
+
+def _sampling_notes(config: RunConfig, machine: Machine) -> tuple[str, ...]:
+    if is_adaptive(config.sampler):
+        cause = "the adaptive solver chooses its steps by an error over the whole batch"
+        return (f"images depend on the sampling batch within the solver's tolerances: {cause}",)
+    if machine.device.type == "cuda":
+        return ("images depend on the sampling batch by rounding: matrix products of other shapes on a GPU",)
+    return ()
+
+
+def _record(
+    config: RunConfig,
+    machine: Machine,
+    training: Training,
+    notes: tuple[str, ...],
+    measurements: list[Measurement],
+    statistics: list[OutlierStatistics] | None = None,
+    samples: SampleGrid | None = None,
+) -> RunRecord:
+    diverged = samples is None
+    at_step = (training.diverged_at_step or config.recipe.steps) if diverged else None
+    if diverged:
+        say(f"diverged at step {at_step}: recorded as a result")
+    execution = config.execution
+    record = RunRecord(
+        schema_version=SCHEMA,
+        run_id=config.run_id,
+        created=datetime.now(UTC),
+        status="diverged" if diverged else "finished",
+        diverged_at_step=at_step,
+        config=config.published(),
+        measurements=tuple(measurements),
+        outliers=tuple(statistics or ()),
+        loss_curve=_curve(training),
+        samples=samples,
+        notes=notes,
+        provenance=provenance.collect(
+            device=str(machine.device),
+            device_name=machine.name,
+            precision=machine.precision,
+            threads=execution.threads,
+            sampling_batch=execution.sampling_batch,
+        ),
+    )
+    if samples is None:
+        return record
+    return record.model_copy(update={"samples": samples.model_copy(update={"file": f"{record_name(record)}.png"})})
+
+
+def _curve(training: Training) -> tuple[tuple[int, float], ...]:
+    """(last step, mean loss) of at most a hundred stretches; a stretch with a loss that is no number is left out."""
+    steps = np.array_split(np.arange(len(training.losses)), min(CURVE_POINTS, len(training.losses)))
+    means = [(int(stretch[-1]) + 1, float(training.losses[stretch].double().mean())) for stretch in steps]
+    return tuple((step, mean) for step, mean in means if np.isfinite(mean))

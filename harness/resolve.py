@@ -1,0 +1,213 @@
+"""From names and overrides to one RunConfig, or to a UserError: all that a user can get wrong is found here."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dsr
+from harness import registry, tasks
+from harness.backbone import Backbone, Network
+from harness.changes import Changes
+from harness.errors import UserError, unknown_name
+from harness.respacing import kept_steps
+from harness.spec import (
+    DdimSampler,
+    DdpmObjective,
+    DdpmSampler,
+    Execution,
+    FlowObjective,
+    Objective,
+    Recipe,
+    RunConfig,
+    Sampler,
+    SdeSampler,
+    Task,
+)
+
+DDPM_STEPS = 1000
+DEFAULT_TASK = "digits"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, in names."""
+
+    backbone: str
+    registers: str = "none"
+    task: str | None = None
+    size: str | None = None
+    seed: int = 0
+    changes: tuple[str, ...] = ()
+    execution: Execution = Execution()
+
+
+def resolve(request: Request) -> RunConfig:
+    """Every default, filled in and checked; no torch.
+
+    Raises UserError for a name that there is not, a value that is not allowed, and settings that exclude each other.
+    """
+    config, network = _resolve(request, official_input=False)
+    _check_task(config, network)
+    _check_labels(config, network)
+    return config
+
+
+def resolve_network(request: Request) -> RunConfig:
+    """`resolve` for a description: without a task, an exact name keeps the input it was published with."""
+    is_exact = find_size(request.backbone, request.size)[1] is not None
+    return _resolve(request, official_input=is_exact and request.task is None)[0]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0,1,2` or `0-2`; raises UserError for anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise UserError(f"the seeds {text!r} are not understood", "write --seeds 0,1,2 or --seeds 0-2")
+        seeds += range(int(first), int(last or first) + 1)
+    return sorted(set(seeds))
+
+
+def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Network]:
+    changes = Changes(request.changes, RunConfig.model_fields)
+    backbone, size = find_size(request.backbone, request.size)
+    definition = tasks.find(request.task or DEFAULT_TASK)
+    execution = _counted(changes.apply("execution", request.execution))
+    task = changes.apply("task", definition.locate(Path(execution.data) if execution.data else None))
+    size = size or definition.size
+    published = backbone.size(size)
+    network = changes.apply("network", published if official_input else published.on(task))
+    registers = changes.apply("registers", dsr.configure(request.registers, backbone, network))
+    sampler = _changed(backbone.sampler, definition.samplers.get(backbone.sampler.kind, {}))
+    config = RunConfig(
+        backbone=backbone.name,
+        size=size,
+        network=network.model_dump(),
+        registers=registers,
+        task=task,
+        objective=changes.apply("objective", backbone.objective, Objective),
+        recipe=changes.apply("recipe", _changed(backbone.recipe, definition.recipe)),
+        sampler=changes.apply("sampler", sampler, Sampler),
+        protocol=changes.apply("protocol", definition.protocol(task)),
+        seed=_seed(changes.value("seed", request.seed)),
+        execution=execution,
+    )
+    network.check()
+    dsr.check(registers, network)
+    _check_objective(config, network)
+    _check_sampler(config)
+    return config, network
+
+
+def find_size(name: str, size: str | None) -> tuple[Backbone, str | None]:
+    """The family of a name such as `sit` or `sit-xl-2`, and its size, or None where neither name nor `size` says it."""
+    known = registry.families()
+    matching = [family for family in known if name == family or name.startswith(f"{family}-")]
+    if not matching:
+        raise unknown_name("backbone", name, [*known, *_exact_names(known)])
+    family = max(matching, key=len)
+    backbone = registry.find(family)
+    in_name = name[len(family) + 1 :] or None
+    if in_name and size and in_name != size:
+        raise UserError(f"--backbone {name} and --size {size} name two sizes", f"use --backbone {family} --size {size}")
+    chosen = in_name or size
+    if chosen is not None:
+        backbone.size(chosen)
+    return backbone, chosen
+
+
+def _exact_names(known: list[str]) -> list[str]:
+    backbones = [registry.find(family) for family in known]
+    return [f"{backbone.name}-{size}" for backbone in backbones for size in backbone.sizes]
+
+
+def _changed(model: Any, changes: Any) -> Any:
+    return type(model).model_validate(model.model_dump() | dict(changes))
+
+
+def _counted(execution: Execution) -> Execution:
+    threads = execution.threads or len(os.sched_getaffinity(0))
+    return execution.model_copy(update={"threads": threads})
+
+
+def _seed(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise UserError(f"a seed is a whole number from 0, not {value!r}", "use --seed 0, or --seeds 0-2")
+    return value
+
+
+def _check_task(config: RunConfig, network: Network) -> None:
+    task = config.task
+    for field, wanted in (
+        ("input_size", task.image_size),
+        ("in_channels", task.channels),
+        ("num_classes", task.num_classes),
+    ):
+        if getattr(network, field) != wanted:
+            raise UserError(
+                f"network.{field} is {getattr(network, field)}, and the images of task {task.name} make it {wanted}",
+                f"leave network.{field} alone; the image size is task.image_size",
+            )
+    if task.name == "digits" and (task.image_size, task.channels) != (8, 1):
+        raise UserError(
+            f"the digits are 8 x 8 with one channel, not {task.image_size} x {task.image_size} with {task.channels}",
+            "use --task folder for images of another size",
+        )
+    if task.channels not in (1, 3):
+        raise UserError(f"images have 1 channel (grey) or 3 (RGB), not {task.channels}", "set task.channels to 1 or 3")
+
+
+def _check_objective(config: RunConfig, network: Network) -> None:
+    objective, channels = config.objective, network.in_channels
+    learned = isinstance(objective, DdpmObjective) and objective.variance == "learned_range"
+    wanted = 2 * channels if learned else channels
+    if network.predicted_channels != wanted:
+        raise UserError(
+            f"{config.exact_name} predicts {network.predicted_channels} channels, and its objective needs {wanted}",
+            "set objective.variance=learned_range together with network.learn_sigma=true, or neither",
+        )
+    if config.recipe.label_dropout > 0 and not network.has_null_class:
+        raise UserError(
+            'labels cannot be dropped: this network has no embedding for "no class"',
+            "set network.null_class=true, or recipe.label_dropout=0",
+        )
+
+
+def _check_sampler(config: RunConfig) -> None:
+    objective, sampler = config.objective, config.sampler
+    is_flow = isinstance(objective, FlowObjective)
+    kinds = ("ode", "sde") if is_flow else ("ddpm", "ddim")
+    if sampler.kind not in kinds:
+        raise UserError(
+            f"a {objective.kind} objective is not sampled by {sampler.kind}",
+            f"set sampler.kind to {' or '.join(kinds)}",
+        )
+    if isinstance(sampler, DdpmSampler | DdimSampler):
+        kept_steps(sampler.respacing, DDPM_STEPS)
+    if isinstance(sampler, SdeSampler) and sampler.diffusion == "sbdm" and isinstance(objective, FlowObjective):
+        if objective.prediction == "velocity" and objective.path != "vp":
+            raise UserError(
+                "the sbdm diffusion is infinite at t = 0, where sampling of a velocity on this path starts",
+                "set sampler.diffusion=sigma, or objective.prediction to noise or score",
+            )
+
+
+def _check_labels(config: RunConfig, network: Network) -> None:
+    protocol, classes = config.protocol, config.task.num_classes
+    if protocol.num_images % classes:
+        below = protocol.num_images - protocol.num_images % classes
+        near = [str(count) for count in (below, below + classes) if count]
+        raise UserError(
+            f"{protocol.num_images} images cannot be balanced over {classes} classes",
+            f"set protocol.num_images to {' or '.join(near)}",
+        )
+    if protocol.guidance.scale != 1.0 and (not network.has_null_class or not config.recipe.label_dropout):
+        raise UserError(
+            "classifier-free guidance needs a network that was trained with dropped labels",
+            "set recipe.label_dropout above 0, or protocol.guidance.scale=1",
+        )
+
+

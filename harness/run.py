@@ -1,0 +1,60 @@
+"""Find the result of a run, or make it (no torch until it has to be made)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import store, workspace
+from harness.files import require_writable
+from harness.progress import say
+from harness.spec import RunConfig, RunRecord
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run's record, where it is, and the record of its matched arm without registers, if there is one."""
+
+    record: RunRecord
+    path: Path
+    is_new: bool
+    none: RunRecord | None
+
+
+def run(config: RunConfig, *, again: bool = False) -> Outcome:
+    """The stored result of this run, or a new one: trained, sampled, measured, appended to the results.
+
+    An interrupted run goes on where it stopped.  `again` makes a further record of a run that has one.
+    Raises UserError for whatever only shows on the way: a full disk, an unreadable image, a damaged checkpoint.
+    """
+    results = Path(config.execution.results)
+    stored = store.find(results, config)
+    if stored is not None and not again:
+        return Outcome(stored.record, stored.path, is_new=False, none=_matched_none(results, config))
+    require_writable(results)
+    with workspace.enter(config) as space:
+        if again and space.record.exists():
+            space.clear()
+        record = space.finished()
+        if record is None:
+            from harness.perform import perform
+
+            record = perform(config, space)
+            space.keep(record)
+        path = _publish(results, record, space)
+    return Outcome(record, path, is_new=True, none=_matched_none(results, config))
+
+
+def _publish(results: Path, record: RunRecord, space: workspace.Workspace) -> Path:
+    published = store.find(results, record.config)
+    if published is not None and published.record == record:
+        return published.path
+    path = store.append(results, record, space.picture.read_bytes() if record.samples else None)
+    for problem in store.rebuild(results).problems:
+        say(f"left out of the database: {problem.path}: {problem.reason}")
+    return path
+
+
+def _matched_none(results: Path, config: RunConfig) -> RunRecord | None:
+    if config.registers.preset == "none":
+        return None
+    stored = store.find(results, config.without_registers())
+    return stored.record if stored else None

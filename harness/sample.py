@@ -1,0 +1,110 @@
+"""Make images from a trained denoiser: image i depends on (seed, i), not on the batch it was made in."""
+
+# N batch, C channels, H height, W width
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from harness.ddpm import NUM_STEPS
+from harness.denoiser import Denoiser
+from harness.files import sweep_parts, write_array
+from harness.guidance import classifier_free
+from harness.images import Pixels, Values, to_uint8
+from harness.objective import Model, draw_samples
+from harness.progress import Progress
+from harness.randomness import Stream, generator
+from harness.spec import RunConfig
+from harness.train import autocast
+
+# A matrix product may round differently when its shape differs.  On a CPU the network therefore always sees this
+# many images, the last ones repeated; on a GPU, where no order of summation is promised anyway, whole batches.
+CPU_TILE = 32
+
+
+def label_of(config: RunConfig, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The class of each image: every class in turn, so that any multiple of their number is exactly balanced."""
+    return indices % config.task.num_classes
+
+
+def sample(config: RunConfig, denoiser: Denoiser, indices: npt.NDArray[np.int64], precision: str) -> Values:
+    """The images of these indices, (N, C, H, W), in [-1, 1] but for the sampler's overshoot.
+
+    With a fixed-step sampler on a CPU, bit for bit the same in any batch.  An adaptive one (dopri5) chooses its steps
+    by an error over the whole batch: there an image moves with its companions, within the sampler's tolerances.  On a
+    GPU matrix products of different shapes round differently: about 1e-6 relative in float32.
+    """
+    device = next(denoiser.parameters()).device
+    streams = [generator(config.seed, Stream.SAMPLING, int(index)) for index in indices]
+    labels_N = torch.from_numpy(label_of(config, indices)).to(device)
+
+    def fresh_noise() -> Tensor:
+        shape = (config.task.channels, config.task.image_size, config.task.image_size)
+        draws = [stream.standard_normal(shape, dtype=np.float32) for stream in streams]
+        return torch.from_numpy(np.stack(draws)).to(device)
+
+    denoiser.eval()
+    with torch.no_grad(), autocast(device, precision):
+        model = guided(config, denoiser, labels_N)
+        return draw_samples(config, model, fresh_noise(), fresh_noise).float().cpu().numpy()
+
+
+def guided(config: RunConfig, denoiser: Denoiser, labels_N: Tensor) -> Model:
+    """The denoiser with its labels bound, and with guidance where the protocol has it."""
+    scale, (low, high) = config.protocol.guidance.scale, config.protocol.guidance.interval
+    network = _in_tiles(denoiser) if labels_N.device.type == "cpu" else denoiser
+    if scale == 1.0:
+        return lambda x, t_N: network(x, t_N, labels_N)
+    null_N = torch.full_like(labels_N, denoiser.null_label or 0)
+
+    def model(x: Tensor, t_N: Tensor) -> Tensor:
+        conditional = network(x, t_N, labels_N)
+        if not low <= _common_time(config, t_N) <= high:
+            return conditional
+        return classifier_free(conditional, network(x, t_N, null_N), scale, config.task.channels)
+
+    return model
+
+
+def sample_all(config: RunConfig, denoiser: Denoiser, folder: Path, precision: str) -> Pixels | None:
+    """All images of the protocol as 8 bits, (N, C, H, W); None where the network gave values that are no numbers.
+
+    Each batch is kept in `folder` as soon as it is made, so that an interrupted sampling goes on.
+    """
+    total, size = config.protocol.num_images, config.execution.sampling_batch
+    if folder.exists():
+        sweep_parts(folder)
+    parts = []
+    with Progress("sampling", total) as progress:
+        for start in range(0, total, size):
+            stop = min(start + size, total)
+            file = folder / f"{start:06d}-{stop:06d}.npy"
+            if not file.exists():
+                values = sample(config, denoiser, np.arange(start, stop), precision)
+                if not np.isfinite(values).all():
+                    return None
+                write_array(file, to_uint8(values, config.protocol.uint8_rule))
+            parts.append(np.load(file))
+            progress.advance(stop - start)
+    return np.concatenate(parts)
+
+
+def _in_tiles(denoiser: Denoiser) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def network(x: Tensor, t_N: Tensor, y_N: Tensor) -> Tensor:
+        outs = []
+        for start in range(0, len(x), CPU_TILE):
+            rows = torch.arange(start, start + CPU_TILE).clamp(max=len(x) - 1)
+            outs.append(denoiser(x[rows], t_N[rows], y_N[rows])[: len(x) - start])
+        return torch.cat(outs)
+
+    return network
+
+
+def _common_time(config: RunConfig, t_N: Tensor) -> float:
+    """The first sample's time on the common axis; a batch is sampled in step."""
+    time = float(t_N[0])
+    return time if config.objective.kind == "flow" else 1 - time / (NUM_STEPS - 1)

@@ -1,0 +1,103 @@
+"""A run's own folder: one process at a time, and everything that an interrupted run needs to go on (no torch)."""
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.errors import UserError, disk_error
+from harness.files import write_text
+from harness.spec import RunConfig, RunRecord
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder `runs/<run_id>`.  A finished run leaves its record there before it is published."""
+
+    folder: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def sample_parts(self) -> Path:
+        return self.folder / "sample-parts"
+
+    @property
+    def samples(self) -> Path:
+        """All images as ADM's .npz: arr_0 (N, H, W, C) in 0..255, and labels (N,)."""
+        return self.folder / "samples.npz"
+
+    @property
+    def picture(self) -> Path:
+        return self.folder / "samples.png"
+
+    @property
+    def weights(self) -> Path:
+        """The EMA weights, official names."""
+        return self.folder / "weights.safetensors"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "record.json"
+
+    def finished(self) -> RunRecord | None:
+        """The record that a finished run left; raises UserError where it is damaged."""
+        if not self.record.exists():
+            return None
+        try:
+            return RunRecord.model_validate_json(self.record.read_bytes())
+        except ValidationError as error:
+            raise UserError(
+                f"{self.record} is damaged: {error.errors()[0]['msg']}",
+                "delete it: the run then goes on from its last checkpoint",
+            ) from error
+
+    def keep(self, record: RunRecord) -> None:
+        """Leave the record of a finished run."""
+        write_text(self.record, record.model_dump_json(indent=1) + "\n")
+
+    def clear(self) -> None:
+        """Forget everything, so that the run starts anew."""
+        for entry in self.folder.iterdir():
+            if entry.name != LOCK:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+LOCK = "lock"
+
+
+@contextmanager
+def enter(config: RunConfig) -> Iterator[Workspace]:
+    """The workspace of a run, for this process alone; the lock ends with the process, however it ends.
+
+    Raises UserError where another process is at work on the same run, or the folder cannot be written.
+    """
+    folder = Path(config.execution.runs) / config.run_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read() or "another process"
+            raise UserError(
+                f"run {config.run_id} is being worked on by {owner}",
+                "wait for it: the same command then prints its result",
+            ) from None
+        lock.truncate(0)
+        lock.write(json.dumps({"process": os.getpid(), "host": platform.node()}))
+        lock.flush()
+        yield Workspace(folder)
