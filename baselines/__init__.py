@@ -1,0 +1,1 @@
+"""One public file per family of backbones; this folder is the registry."""

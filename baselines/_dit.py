@@ -38,7 +38,7 @@ class DiffusionTransformer(Denoiser):
         self.pos_embed = fixed_positions(side, side, network.width)
         self.x_embedder = PatchEmbedding(network.in_channels, network.width, network.patch_size)
         self.t_embedder = TimestepEmbedding(network.width)
-        self.y_embedder = LabelEmbedding(network.num_classes, network.width, network.null_class)
+        self.y_embedder = LabelEmbedding(network.num_classes, network.width, null_class=network.null_class)
         self.blocks = nn.ModuleList(
             Block(network.width, network.num_heads, network.mlp_ratio) for _ in range(network.depth)
         )

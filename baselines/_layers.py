@@ -35,23 +35,24 @@ class TimestepEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        for layer in (self.mlp[0], self.mlp[2]):
-            _normal(layer)
+        first, last = nn.Linear(2 * FREQUENCIES, width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(first, nn.SiLU(), last)
+        _normal(first)
+        _normal(last)
 
     def forward(self, t_N: Tensor) -> Tensor:
         steps = torch.arange(FREQUENCIES, dtype=torch.float32, device=t_N.device)
         frequencies = torch.exp(-math.log(10000) * steps / FREQUENCIES)
         angles = t_N[:, None].float() * frequencies
         features = torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
-        embedding_ND: Tensor = self.mlp(features.to(self.mlp[0].weight.dtype))
+        embedding_ND: Tensor = self.mlp(features)
         return embedding_ND
 
 
 class LabelEmbedding(nn.Module):
     """A row for each class and, where labels may be dropped, a last one for "no class": (N,) to (N, D)."""
 
-    def __init__(self, num_classes: int, width: int, null_class: bool) -> None:
+    def __init__(self, num_classes: int, width: int, *, null_class: bool) -> None:
         super().__init__()
         self.embedding_table = nn.Embedding(num_classes + null_class, width)
         nn.init.normal_(self.embedding_table.weight, std=0.02)
@@ -106,7 +107,8 @@ class Modulation(nn.Sequential):
 
     def vectors(self, condition_ND: Tensor) -> tuple[Tensor, ...]:
         """The pieces in the official order: shift, scale, gate, and again; or shift, scale."""
-        return self(condition_ND)[:, None, :].chunk(self.pieces, dim=-1)  # type: ignore[no-any-return]
+        stacked: Tensor = self(condition_ND)
+        return tuple(stacked[:, None, :].chunk(self.pieces, dim=-1))
 
 
 class Block(nn.Module):
@@ -121,7 +123,8 @@ class Block(nn.Module):
     def forward(self, tokens_NLD: Tensor, condition_ND: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation.vectors(condition_ND)
         tokens_NLD = tokens_NLD + gate1 * self.attn(modulate(normalise(tokens_NLD), shift1, scale1))
-        return tokens_NLD + gate2 * self.mlp(modulate(normalise(tokens_NLD), shift2, scale2))
+        tokens_NLD = tokens_NLD + gate2 * self.mlp(modulate(normalise(tokens_NLD), shift2, scale2))
+        return tokens_NLD  # noqa: RET504
 
 
 class FinalLayer(nn.Module):
@@ -167,8 +170,7 @@ def _xavier(layer: nn.Linear | nn.Conv2d) -> None:
     _zero_bias(layer)
 
 
-def _normal(layer: nn.Module) -> None:
-    assert isinstance(layer, nn.Linear)
+def _normal(layer: nn.Linear) -> None:
     nn.init.normal_(layer.weight, std=0.02)
     _zero_bias(layer)
 

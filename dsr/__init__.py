@@ -37,7 +37,10 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def configure(preset: str, backbone: Backbone, network: Network) -> RegisterConfig:
-    """What a preset means on a backbone.  Raises UserError for an unknown name, or where nothing would be left of it."""
+    """What a preset means on a backbone.
+
+    Raises UserError for an unknown name, or where nothing would be left of it.
+    """
     if preset not in PRESETS:
         raise unknown_name("register preset", preset, PRESETS)
     stages = PRESETS[preset].stages

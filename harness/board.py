@@ -1,6 +1,5 @@
 """Start the leaderboard's server, in a process of its own that never imports torch."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -10,8 +9,6 @@ import leaderboard
 from harness.errors import UserError
 from harness.progress import say
 from harness.store import rebuild
-
-RESULTS_VARIABLE = "DSR_BENCH_RESULTS"
 
 
 def serve(results: Path, *, port: int, address: str, headless: bool) -> None:
@@ -30,8 +27,8 @@ def serve(results: Path, *, port: int, address: str, headless: bool) -> None:
         "server.fileWatcherType": "none",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    environment = os.environ | {RESULTS_VARIABLE: str(results.resolve())}
-    code = subprocess.call([sys.executable, "-m", "streamlit", "run", str(app), *flags], env=environment)
+    command = [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", str(results.resolve())]
+    code = subprocess.call(command)
     if code > 0:
         raise UserError(f"the board's server stopped with code {code}", "its own message stands above")
 

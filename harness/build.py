@@ -10,8 +10,11 @@ from harness.spec import RunConfig
 
 
 def build(config: RunConfig) -> Denoiser:
-    """A fresh denoiser on the CPU.  The network is made before its registers, from the run's seed, so that arms which
-    differ in registers alone start from the same weights."""
+    """A fresh denoiser on the CPU.
+
+    The network is made before its registers, from the run's seed, so that arms which differ in registers alone start
+    from the same weights.
+    """
     torch.manual_seed(config.seed)
     denoiser = registry.find(config.backbone).build(config.network)
     dsr.attach(config.registers, denoiser)

@@ -14,6 +14,7 @@ from harness.files import sweep_parts, write_whole
 from harness.weights import read_tensors
 
 KEPT = 2
+STAGED = "staged.pt"
 SECONDS_BETWEEN = 5.0
 MOST_OVERHEAD = 0.05
 
@@ -37,9 +38,9 @@ class Checkpoints:
     def save(self, step: int, state: State) -> None:
         """Write a checkpoint whole, then drop all but the last two."""
         started = time.monotonic()
-        staged = self.folder / f"step-{step:09d}.pt"
+        staged = self.folder / STAGED
         write_whole(staged, lambda part: _write(part, state | {"step": step, "rng": _random_states()}))
-        staged.rename(staged.with_name(f"step-{step:09d}-{_digest(staged)}.pt"))
+        staged.rename(self.folder / (f"step-{step:09d}-{_digest(staged)}.pt"))
         for old in self._files()[:-KEPT]:
             old.unlink(missing_ok=True)
         self._last = time.monotonic()
@@ -50,9 +51,6 @@ class Checkpoints:
 
         Raises UserError for a checkpoint that is damaged or holds more than plain data.
         """
-        for staged in self.folder.glob("step-*.pt"):
-            if len(staged.stem.split("-")) == 2:
-                staged.unlink()
         files = self._files()
         if not files:
             return None
@@ -60,13 +58,8 @@ class Checkpoints:
         _restore_random_states(state["rng"])
         return state
 
-    def clear(self) -> None:
-        """Forget everything."""
-        for file in self.folder.glob("step-*.pt"):
-            file.unlink()
-
     def _files(self) -> list[Path]:
-        return sorted(file for file in self.folder.glob("step-*-*.pt"))
+        return sorted(self.folder.glob("step-*-*.pt"))
 
 
 def _write(path: Path, state: State) -> None:

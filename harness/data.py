@@ -21,6 +21,7 @@ from harness.spec import RunConfig, Task
 SHARD = 512
 UNREADABLE_SHARE = 100
 NAMED = 5
+FLIP_SHARE = 0.5
 
 Labels = npt.NDArray[np.int64]
 
@@ -82,7 +83,7 @@ def training_batch(config: RunConfig, images: Images, step: int) -> Batch:
     indices = np.array([_order(config.seed, int(p // count), count)[p % count] for p in positions])
     data = to_unit(images.pixels(indices))
     if config.task.horizontal_flip:
-        flips = generator(config.seed, Stream.DATA_ORDER, 2 * step + 1).random(size) < 0.5
+        flips = generator(config.seed, Stream.DATA_ORDER, 2 * step + 1).random(size) < FLIP_SHARE
         data[flips] = data[flips, :, :, ::-1]
     return Batch(data, images.labels[indices])
 

@@ -25,6 +25,7 @@ Table = npt.NDArray[np.float64]
 NUM_STEPS = 1000
 NATS_PER_BIT = math.log(2.0)
 LEAST_PROBABILITY = 1e-12
+OPEN_BEYOND = 0.999
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,8 @@ def _betas(schedule: str) -> Table:
     if schedule == "linear":
         return np.linspace(1e-4, 0.02, NUM_STEPS)
     edges = np.cos((np.arange(NUM_STEPS + 1) / NUM_STEPS + 0.008) / 1.008 * math.pi / 2) ** 2
-    return np.minimum(1.0 - edges[1:] / edges[:-1], 0.999)
+    capped: Table = np.minimum(1.0 - edges[1:] / edges[:-1], 0.999)
+    return capped
 
 
 def _at(table: Table, index_N: Tensor, like: Tensor) -> Tensor:
@@ -207,7 +209,7 @@ def _discretised_log_likelihood(data: Tensor, mean: Tensor, log_scale: Tensor) -
     centred, inverse = data - mean, torch.exp(-log_scale)
     upper = _normal_cdf(inverse * (centred + 1.0 / 255.0))
     lower = _normal_cdf(inverse * (centred - 1.0 / 255.0))
-    probability = torch.where(data < -0.999, upper, torch.where(data > 0.999, 1.0 - lower, upper - lower))
+    probability = torch.where(data < -OPEN_BEYOND, upper, torch.where(data > OPEN_BEYOND, 1.0 - lower, upper - lower))
     return probability.clamp(min=LEAST_PROBABILITY).log()
 
 

@@ -38,13 +38,13 @@ class Registers(nn.Module, ABC):
 class NoRegisters(Registers):
     """No registers: no parameter, no key, no operation."""
 
-    def enter(self, index: int, tokens_NLD: Tensor) -> Tensor:
+    def enter(self, index: int, tokens_NLD: Tensor) -> Tensor:  # noqa: ARG002
         return tokens_NLD
 
     def leave(self, tokens_NLD: Tensor) -> Tensor:
         return tokens_NLD
 
-    def present(self, index: int) -> int:
+    def present(self, index: int) -> int:  # noqa: ARG002
         return 0
 
 

@@ -6,7 +6,7 @@ Official code: willisma/SiT at 947f95b, whose numbers these functions reproduce.
 # N batch, x a state (N, ...), t_N times in [0, 1]
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from harness.spec import FlowObjective, OdeSampler, SdeSampler
+from harness.spec import FlowObjective, OdeSampler
 
 Model = Callable[[Tensor, Tensor], Tensor]
-Noise = Callable[[], Tensor]
 
 TORCHDIFFEQ_NAMES = {"heun": "heun2"}
 
@@ -140,12 +139,13 @@ class Flow:
         self.path = PATHS[objective.path]
         self.prediction = objective.prediction
         self.loss_weight = objective.loss_weight
-        self._is_vp = objective.path == "vp"
-        self._direct = objective.prediction == "velocity" and not self._is_vp
+        self.is_vp = objective.path == "vp"
+        # The only case in which no formula divides by something that is zero at an end.
+        self.is_direct = objective.prediction == "velocity" and not self.is_vp
 
     def training_interval(self) -> Interval:
         """[0, 1] where the velocity is predicted directly, else short of the ends at which the formulas diverge."""
-        return self._interval(1e-5 if self._is_vp else 1e-3)
+        return self._interval(1e-5 if self.is_vp else 1e-3)
 
     def training_times(self, uniform_N: Tensor) -> Tensor:
         """Training times for uniform draws from [0, 1)."""
@@ -153,12 +153,12 @@ class Flow:
 
     def interpolate(self, data: Tensor, noise: Tensor, t_N: Tensor) -> Tensor:
         """x_t."""
-        t = _spread(t_N, data)
+        t = spread(t_N, data)
         return self.path.alpha(t) * data + self.path.sigma(t) * noise
 
     def target_velocity(self, data: Tensor, noise: Tensor, t_N: Tensor) -> Tensor:
         """d x_t / d t."""
-        t = _spread(t_N, data)
+        t = spread(t_N, data)
         return self.path.d_alpha(t) * data + self.path.d_sigma(t) * noise
 
     def loss(self, model: Model, data: Tensor, noise: Tensor, t_N: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class Flow:
         predicted = model(self.interpolate(data, noise, t_N), t_N)
         if self.prediction == "velocity":
             return _mean(predicted - self.target_velocity(data, noise, t_N), 1.0)
-        t = _spread(t_N, data)
+        t = spread(t_N, data)
         sigma = self.path.sigma(t)
         weight = self._weight(data, t, sigma)
         if self.prediction == "noise":
@@ -180,7 +180,7 @@ class Flow:
 
     def velocity(self, model: Model, x: Tensor, t_N: Tensor) -> Tensor:
         """d x / d t of the probability flow."""
-        t = _spread(t_N, x)
+        t = spread(t_N, x)
         if self.prediction == "velocity":
             return model(x, t_N)
         if self.prediction == "score":
@@ -189,7 +189,7 @@ class Flow:
 
     def score(self, model: Model, x: Tensor, t_N: Tensor) -> Tensor:
         """The gradient of the log density at time t."""
-        t = _spread(t_N, x)
+        t = spread(t_N, x)
         if self.prediction == "score":
             return model(x, t_N)
         if self.prediction == "noise":
@@ -216,12 +216,6 @@ class Flow:
         interval = self._interval(1e-3)
         return Interval(1 - interval.start, 1 - interval.end) if reverse else interval
 
-    def sde_interval(self, sampler: SdeSampler) -> Interval:
-        """The times between which the SDE is solved; the last step covers what is left."""
-        epsilon = 0.0 if self._direct else 1e-3
-        late_start = not self._is_vp and (sampler.diffusion == "sbdm" or self.prediction != "velocity")
-        return Interval(epsilon if late_start else 0.0, 1 - (sampler.last_step_size or epsilon))
-
     def sample_ode(
         self, model: Model, noise: Tensor, sampler: OdeSampler, *, trajectory: bool = False, reverse: bool = False
     ) -> Tensor:
@@ -243,21 +237,6 @@ class Flow:
         )
         return states if trajectory else states[-1]
 
-    def sample_sde(self, model: Model, noise: Tensor, sampler: SdeSampler, fresh_noise: Noise) -> Iterator[Tensor]:
-        """Solve the reverse SDE: the state after each of `points` - 1 steps, then after the last step.
-
-        `fresh_noise` is called once a step, for standard normal draws of the state's shape.
-        """
-        interval = self.sde_interval(sampler)
-        grid = interval.grid(sampler.points, noise)
-        step = grid[1] - grid[0]
-        advance = self._euler_step if sampler.method == "euler" else self._heun_step
-        x = noise
-        for time in grid[:-1]:
-            x = advance(model, x, time.expand(len(x)), step, sampler, fresh_noise())
-            yield x
-        yield self._last_step(model, x, torch.full((len(x),), interval.end, device=x.device), sampler)
-
     def log_likelihood(
         self, model: Model, data: Tensor, sampler: OdeSampler, signs: Callable[[], Tensor]
     ) -> tuple[Tensor, Tensor]:
@@ -267,7 +246,7 @@ class Flow:
         """
 
         def backward(s: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            x, probe = state[0].detach().requires_grad_(True), signs()
+            x, probe = state[0].detach().requires_grad_(), signs()
             with torch.enable_grad():
                 velocity = self.velocity(model, x, (1 - s).expand(len(x)))
                 (pulled,) = torch.autograd.grad((velocity * probe).sum(), x)
@@ -286,27 +265,10 @@ class Flow:
         gaussian = -0.5 * (z[0].numel() * math.log(2 * math.pi) + (z**2).flatten(1).sum(1))
         return gaussian - divergence[-1], z
 
-    def diffusion(self, sampler: SdeSampler, x: Tensor, t: Tensor) -> Tensor:
-        """W(x, t), the strength of the noise that the SDE adds: half the squared coefficient of dB."""
-        norm = sampler.diffusion_norm
-        match sampler.diffusion:
-            case "sigma":
-                return norm * self.path.sigma(t)
-            case "linear":
-                return norm * (1 - t)
-            case "decreasing":
-                return 0.25 * (norm * torch.cos(math.pi * t) + 1) ** 2
-            case "increasing-decreasing":
-                return norm * torch.sin(math.pi * t) ** 2
-            case "sbdm":
-                return norm * self.path.drift(x, t)[1]
-            case "constant":
-                return norm * torch.ones_like(t)
-
     def _interval(self, epsilon: float) -> Interval:
-        if self._direct:
+        if self.is_direct:
             return Interval(0.0, 1.0)
-        return Interval(0.0 if self._is_vp else epsilon, 1 - epsilon)
+        return Interval(0.0 if self.is_vp else epsilon, 1 - epsilon)
 
     def _weight(self, data: Tensor, t: Tensor, sigma: Tensor) -> Tensor | float:
         if self.loss_weight == "none":
@@ -317,42 +279,8 @@ class Flow:
     def _ratio(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return 1 / self.path.log_slope(t), self.path.sigma(t), self.path.d_sigma(t)
 
-    def _sde_drift(self, model: Model, x: Tensor, t_N: Tensor, sampler: SdeSampler) -> Tensor:
-        strength = self.diffusion(sampler, x, _spread(t_N, x))
-        return self.velocity(model, x, t_N) + strength * self.score(model, x, t_N)
 
-    def _kick(self, x: Tensor, t_N: Tensor, step: Tensor, sampler: SdeSampler, noise: Tensor) -> Tensor:
-        return torch.sqrt(2 * self.diffusion(sampler, x, _spread(t_N, x))) * torch.sqrt(step) * noise
-
-    def _euler_step(
-        self, model: Model, x: Tensor, t_N: Tensor, step: Tensor, sampler: SdeSampler, noise: Tensor
-    ) -> Tensor:
-        drift = self._sde_drift(model, x, t_N, sampler)
-        return x + drift * step + self._kick(x, t_N, step, sampler, noise)
-
-    def _heun_step(
-        self, model: Model, x: Tensor, t_N: Tensor, step: Tensor, sampler: SdeSampler, noise: Tensor
-    ) -> Tensor:
-        kicked = x + self._kick(x, t_N, step, sampler, noise)
-        first = self._sde_drift(model, kicked, t_N, sampler)
-        second = self._sde_drift(model, kicked + step * first, t_N + step, sampler)
-        return kicked + 0.5 * step * (first + second)
-
-    def _last_step(self, model: Model, x: Tensor, t_N: Tensor, sampler: SdeSampler) -> Tensor:
-        size, t = sampler.last_step_size, _spread(t_N, x)
-        match sampler.last_step:
-            case "none":
-                return x
-            case "mean":
-                return x + self._sde_drift(model, x, t_N, sampler) * size
-            case "euler":
-                return x + self.velocity(model, x, t_N) * size
-            case "tweedie":
-                alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-                return x / alpha + sigma**2 / alpha * self.score(model, x, t_N)
-
-
-def _spread(t_N: Tensor, like: Tensor) -> Tensor:
+def spread(t_N: Tensor, like: Tensor) -> Tensor:
     """(N,) to (N, 1, ...) beside a state."""
     return t_N.view(-1, *[1] * (like.dim() - 1))
 

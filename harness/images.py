@@ -12,6 +12,8 @@ from PIL import Image
 Pixels = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
 
+GAP, GAP_GREY = 2, 96
+
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
     """ADM's crop to size x size: halve with a box filter while twice too large, resize bicubically, cut the middle."""
@@ -29,10 +31,11 @@ def read_pixels(path: Path, size: int, channels: int) -> Pixels:
     Grey, palette and CMYK files become RGB (or grey, for one channel); an alpha channel is dropped, as in ADM; 16-bit
     grey keeps its upper 8 bits.  Raises OSError, SyntaxError or ValueError for a file that holds no readable image.
     """
-    with Image.open(path) as image:
-        image.load()
-        if image.mode.startswith("I"):
-            image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    with Image.open(path) as file:
+        file.load()
+        image: Image.Image = file
+        if file.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(file).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
         cropped = center_crop(image.convert("RGB"), size)
         if channels == 1:
             cropped = cropped.convert("L")
@@ -46,15 +49,18 @@ def to_unit(pixels: Pixels) -> Values:
 
 
 def _round(values: Values) -> Values:
-    return np.round(np.clip((values + np.float32(1)) / np.float32(2) * np.float32(255), 0, 255))
+    grey: Values = np.rint((values + np.float32(1)) / np.float32(2) * np.float32(255))
+    return grey
 
 
 def _truncate_128(values: Values) -> Values:
-    return np.trunc(np.clip(np.float32(127.5) * values + np.float32(128), 0, 255))
+    grey: Values = np.trunc(np.float32(127.5) * values + np.float32(128))
+    return grey
 
 
 def _truncate_255(values: Values) -> Values:
-    return np.trunc(np.clip((values + np.float32(1)) / np.float32(2), 0, 1) * np.float32(255))
+    grey: Values = np.trunc((values + np.float32(1)) / np.float32(2) * np.float32(255))
+    return grey
 
 
 # round: JiT.  truncate-128: DiT and SiT.  truncate-255: RAE and DSR.  They differ by up to one grey level, which moves
@@ -68,12 +74,14 @@ UINT8_RULES: Mapping[str, Callable[[Values], Values]] = {
 
 def to_uint8(values: Values, rule: str) -> Pixels:
     """[-1, 1] to 0..255 under a named rule; values outside are clipped."""
-    return UINT8_RULES[rule](values).astype(np.uint8)
+    return UINT8_RULES[rule](values).clip(0, 255).astype(np.uint8)
 
 
 def grid(pixels_NCHW: Pixels, columns: int) -> Image.Image:
-    """N images as one picture, row by row, unscaled; N must fill its rows."""
+    """N images as one picture, row by row, unscaled, a line of `GAP` grey pixels between them; N must fill its rows."""
     N, C, H, W = pixels_NCHW.shape
-    rows = N // columns
-    picture = pixels_NCHW.reshape(rows, columns, C, H, W).transpose(0, 3, 1, 4, 2).reshape(rows * H, columns * W, C)
+    padded = np.pad(pixels_NCHW, ((0, 0), (0, 0), (0, GAP), (0, GAP)), constant_values=GAP_GREY)
+    rows, H, W = N // columns, H + GAP, W + GAP
+    picture = padded.reshape(rows, columns, C, H, W).transpose(0, 3, 1, 4, 2).reshape(rows * H, columns * W, C)
+    picture = picture[:-GAP, :-GAP]
     return Image.fromarray(picture[..., 0] if C == 1 else picture)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harness.ddpm import Ddpm
 from harness.flow import Flow
+from harness.sde import sample_sde
 from harness.spec import (
     DdimSampler,
     DdpmObjective,
@@ -55,7 +56,7 @@ def draw_samples(config: RunConfig, model: Model, noise: Tensor, fresh_noise: Ca
         if isinstance(sampler, OdeSampler):
             return flow.sample_ode(model, noise, sampler)
         assert isinstance(sampler, SdeSampler), sampler
-        return _last(flow.sample_sde(model, noise, sampler, fresh_noise))
+        return _last(sample_sde(flow, model, noise, sampler, fresh_noise))
     assert isinstance(sampler, DdpmSampler | DdimSampler), sampler
     ddpm = Ddpm(objective, sampler.respacing)
     if isinstance(sampler, DdpmSampler):

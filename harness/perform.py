@@ -1,7 +1,7 @@
 """Carry out one run, from data to record."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -18,10 +18,10 @@ from harness.errors import UserError
 from harness.files import write_bytes, write_whole
 from harness.images import Pixels, grid
 from harness.metrics import cost, digits, outliers
-from harness.objective import is_adaptive, objective_of
+from harness.objective import is_adaptive
 from harness.progress import say
 from harness.sample import label_of, sample_all
-from harness.spec import SCHEMA, Measurement, OutlierStatistics, RunConfig, RunRecord, SampleGrid
+from harness.spec import Measurement, OutlierStatistics, RunConfig, RunRecord, SampleGrid
 from harness.stopwatch import Stopwatch
 from harness.store import record_name
 from harness.train import Training, train
@@ -47,35 +47,43 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     folder = Path(config.execution.data) if config.execution.data else None
     images = data.load(config.task, folder, Path(config.execution.runs) / "images")
     denoiser = build(config).to(machine.device)
-    objective = objective_of(config)
-    training = train(config, denoiser, objective, images, Checkpoints(space.checkpoints), machine.precision)
-    pixels, sampling_seconds = None, 0.0
+    training = train(config, denoiser, images, Checkpoints(space.checkpoints), machine.precision)
+    findings = _Findings(cost.measurements(config, size_of(config)), list(images.notes))
+    findings.measurements.append(cost.duration("train_seconds", training.seconds))
     if _is_finite(denoiser, training):
         _keep_weights(denoiser, space.weights)
-        with Stopwatch(space.folder / "sampling-seconds") as watch:
-            pixels = sample_all(config, denoiser, space.sample_parts, machine.precision)
-        sampling_seconds = watch.seconds
-    costs = [*cost.measurements(config, size_of(config)), cost.duration("train_seconds", training.seconds)]
+        _sample_and_judge(config, space, denoiser, machine, findings)
+    if findings.samples is not None:
+        findings.statistics = outliers.probe(config, denoiser, images)
+        findings.measurements.append(outliers.summary(findings.statistics))
+    findings.measurements.append(cost.peak_memory(machine.device))
+    return _record(config, machine, training, findings)
+
+
+@dataclass
+class _Findings:
+    """What is known of a run so far.  One that ends without samples has diverged."""
+
+    measurements: list[Measurement]
+    notes: list[str]
+    statistics: list[OutlierStatistics] = field(default_factory=list)
+    samples: SampleGrid | None = None
+
+
+def _sample_and_judge(
+    config: RunConfig, space: Workspace, denoiser: Denoiser, machine: Machine, findings: _Findings
+) -> None:
+    with Stopwatch(space.folder / "sampling-seconds") as watch:
+        pixels = sample_all(config, denoiser, space.sample_parts, machine.precision)
+    findings.measurements.append(cost.duration("sampling_seconds", watch.seconds))
     if pixels is None:
-        return _record(config, machine, training, images.notes, costs)
+        return
     labels = label_of(config, np.arange(len(pixels)))
+    if config.task.metric == "fd_digits":
+        findings.measurements[:0] = digits.measure(pixels, labels)
+    findings.notes += _sampling_notes(config, machine)
     _keep_samples(pixels, labels, space.samples)
-    statistics = outliers.probe(config, denoiser, objective, images)
-    quality = digits.measure(pixels, labels) if config.task.metric == "fd_digits" else []
-    late = [
-        cost.duration("sampling_seconds", sampling_seconds),
-        cost.peak_memory(machine.device),
-        outliers.summary(statistics),
-    ]
-    return _record(
-        config,
-        machine,
-        training,
-        (*images.notes, *_sampling_notes(config, machine)),
-        [*quality, *costs, *late],
-        statistics,
-        _picture(config, pixels, space.picture),
-    )
+    findings.samples = _picture(config, pixels, space.picture)
 
 
 def _find_machine(config: RunConfig) -> Machine:
@@ -137,52 +145,43 @@ def _picture(config: RunConfig, pixels: Pixels, path: Path) -> SampleGrid:
     )
 
 
-def _sampling_notes(config: RunConfig, machine: Machine) -> tuple[str, ...]:
+def _sampling_notes(config: RunConfig, machine: Machine) -> list[str]:
     if is_adaptive(config.sampler):
         cause = "the adaptive solver chooses its steps by an error over the whole batch"
-        return (f"images depend on the sampling batch within the solver's tolerances: {cause}",)
+        return [f"images depend on the sampling batch within the solver's tolerances: {cause}"]
     if machine.device.type == "cuda":
-        return ("images depend on the sampling batch by rounding: matrix products of other shapes on a GPU",)
-    return ()
+        return ["images depend on the sampling batch by rounding: matrix products of other shapes on a GPU"]
+    return []
 
 
-def _record(
-    config: RunConfig,
-    machine: Machine,
-    training: Training,
-    notes: tuple[str, ...],
-    measurements: list[Measurement],
-    statistics: list[OutlierStatistics] | None = None,
-    samples: SampleGrid | None = None,
-) -> RunRecord:
-    diverged = samples is None
-    at_step = (training.diverged_at_step or config.recipe.steps) if diverged else None
-    if diverged:
-        say(f"diverged at step {at_step}: recorded as a result")
-    execution = config.execution
-    record = RunRecord(
-        schema_version=SCHEMA,
+def _record(config: RunConfig, machine: Machine, training: Training, findings: _Findings) -> RunRecord:
+    created = datetime.now(UTC)
+    samples = findings.samples
+    diverged_at_step = None
+    if samples is None:
+        diverged_at_step = training.diverged_at_step or config.recipe.steps
+        say(f"diverged at step {diverged_at_step}: recorded as a result")
+    else:
+        samples = samples.model_copy(update={"file": f"{record_name(created, config)}.png"})
+    return RunRecord(
         run_id=config.run_id,
-        created=datetime.now(UTC),
-        status="diverged" if diverged else "finished",
-        diverged_at_step=at_step,
+        created=created,
+        status="finished" if samples else "diverged",
+        diverged_at_step=diverged_at_step,
         config=config.published(),
-        measurements=tuple(measurements),
-        outliers=tuple(statistics or ()),
+        measurements=tuple(findings.measurements),
+        outliers=tuple(findings.statistics),
         loss_curve=_curve(training),
         samples=samples,
-        notes=notes,
+        notes=tuple(findings.notes),
         provenance=provenance.collect(
             device=str(machine.device),
             device_name=machine.name,
             precision=machine.precision,
-            threads=execution.threads,
-            sampling_batch=execution.sampling_batch,
+            threads=config.execution.threads,
+            sampling_batch=config.execution.sampling_batch,
         ),
     )
-    if samples is None:
-        return record
-    return record.model_copy(update={"samples": samples.model_copy(update={"file": f"{record_name(record)}.png"})})
 
 
 def _curve(training: Training) -> tuple[tuple[int, float], ...]:

@@ -1,8 +1,7 @@
 """From names and overrides to one RunConfig, or to a UserError: all that a user can get wrong is found here."""
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,9 @@ from harness.spec import (
     Execution,
     FlowObjective,
     Objective,
-    Recipe,
     RunConfig,
     Sampler,
     SdeSampler,
-    Task,
 )
 
 DDPM_STEPS = 1000
@@ -40,7 +37,7 @@ class Request:
     size: str | None = None
     seed: int = 0
     changes: tuple[str, ...] = ()
-    execution: Execution = Execution()
+    execution: Execution = field(default_factory=Execution)
 
 
 def resolve(request: Request) -> RunConfig:
@@ -141,15 +138,15 @@ def _seed(value: Any) -> int:
 
 def _check_task(config: RunConfig, network: Network) -> None:
     task = config.task
-    for field, wanted in (
+    for name, wanted in (
         ("input_size", task.image_size),
         ("in_channels", task.channels),
         ("num_classes", task.num_classes),
     ):
-        if getattr(network, field) != wanted:
+        if getattr(network, name) != wanted:
             raise UserError(
-                f"network.{field} is {getattr(network, field)}, and the images of task {task.name} make it {wanted}",
-                f"leave network.{field} alone; the image size is task.image_size",
+                f"network.{name} is {getattr(network, name)}, and the images of task {task.name} make it {wanted}",
+                f"leave network.{name} alone; the image size is task.image_size",
             )
     if task.name == "digits" and (task.image_size, task.channels) != (8, 1):
         raise UserError(
@@ -178,8 +175,7 @@ def _check_objective(config: RunConfig, network: Network) -> None:
 
 def _check_sampler(config: RunConfig) -> None:
     objective, sampler = config.objective, config.sampler
-    is_flow = isinstance(objective, FlowObjective)
-    kinds = ("ode", "sde") if is_flow else ("ddpm", "ddim")
+    kinds = ("ode", "sde") if isinstance(objective, FlowObjective) else ("ddpm", "ddim")
     if sampler.kind not in kinds:
         raise UserError(
             f"a {objective.kind} objective is not sampled by {sampler.kind}",
@@ -187,12 +183,14 @@ def _check_sampler(config: RunConfig) -> None:
         )
     if isinstance(sampler, DdpmSampler | DdimSampler):
         kept_steps(sampler.respacing, DDPM_STEPS)
-    if isinstance(sampler, SdeSampler) and sampler.diffusion == "sbdm" and isinstance(objective, FlowObjective):
-        if objective.prediction == "velocity" and objective.path != "vp":
-            raise UserError(
-                "the sbdm diffusion is infinite at t = 0, where sampling of a velocity on this path starts",
-                "set sampler.diffusion=sigma, or objective.prediction to noise or score",
-            )
+    starts_at_zero = (
+        isinstance(objective, FlowObjective) and objective.prediction == "velocity" and objective.path != "vp"
+    )
+    if isinstance(sampler, SdeSampler) and sampler.diffusion == "sbdm" and starts_at_zero:
+        raise UserError(
+            "the sbdm diffusion is infinite at t = 0, where sampling of a velocity on this path starts",
+            "set sampler.diffusion=sigma, or objective.prediction to noise or score",
+        )
 
 
 def _check_labels(config: RunConfig, network: Network) -> None:
@@ -209,5 +207,3 @@ def _check_labels(config: RunConfig, network: Network) -> None:
             "classifier-free guidance needs a network that was trained with dropped labels",
             "set recipe.label_dropout above 0, or protocol.guidance.scale=1",
         )
-
-

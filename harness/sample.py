@@ -23,7 +23,7 @@ from harness.train import autocast
 
 # A matrix product may round differently when its shape differs.  On a CPU the network therefore always sees this
 # many images, the last ones repeated; on a GPU, where no order of summation is promised anyway, whole batches.
-CPU_TILE = 32
+CPU_TILE = 64
 
 
 def label_of(config: RunConfig, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

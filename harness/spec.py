@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 1
-
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -19,7 +17,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Frozen(BaseModel):
     """Data that is decided once: no assignment, no unknown field, no infinity, no NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class DenoiserRegisters(Frozen):
@@ -266,7 +264,7 @@ class Provenance(Frozen):
 class RunRecord(Frozen):
     """One run's outcome.  Written once, never changed."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[1] = 1
     run_id: str = Field(pattern=r"^[0-9a-f]{12}$")
     created: datetime
     status: Literal["finished", "diverged"]

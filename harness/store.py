@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def append(results: Path, record: RunRecord, picture: bytes | None) -> Path:
     text = record.model_dump_json(indent=1) + "\n"
     assert RunRecord.model_validate_json(text) == record, "a record that reads back differently"
     folder = _folder(results, record.config)
-    path = folder / f"{record_name(record)}.json"
+    path = folder / f"{record_name(record.created, record.config)}.json"
     if path.exists():
         raise UserError(f"{path} exists already, and records are never overwritten", "run the command again")
     if record.samples is not None:
@@ -121,9 +122,9 @@ def append(results: Path, record: RunRecord, picture: bytes | None) -> Path:
     return path
 
 
-def record_name(record: RunRecord) -> str:
-    """The name of a record's files: when it was created, and its run."""
-    return f"{record.created:%Y%m%dT%H%M%S%fZ}-{record.run_id}"
+def record_name(created: datetime, config: RunConfig) -> str:
+    """The name of a record's files: when it was created (UTC), and its run."""
+    return f"{created:%Y%m%dT%H%M%S%fZ}-{config.run_id}"
 
 
 def find(results: Path, config: RunConfig) -> Stored | None:

@@ -73,7 +73,10 @@ def _folder(data: Path | None) -> Task:
     )
 
 
-_LAPTOP_SAMPLERS = {"ode": {"method": "heun", "points": 26}, "ddpm": {"respacing": "50"}}
+_LAPTOP_SAMPLERS: Mapping[str, Mapping[str, Any]] = {
+    "ode": {"method": "heun", "points": 26},
+    "ddpm": {"respacing": "50"},
+}
 
 TASKS: Mapping[str, TaskDefinition] = {
     "digits": TaskDefinition(
@@ -81,7 +84,7 @@ TASKS: Mapping[str, TaskDefinition] = {
         locate=_digits,
         size="tiny",
         recipe={
-            "steps": 1200,
+            "steps": 1500,
             "batch_size": 64,
             "learning_rate": 4e-3,
             "warmup_steps": 100,

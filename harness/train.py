@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.checkpoint import Checkpoints, State
 from harness.data import Images, training_batch
 from harness.denoiser import Denoiser
-from harness.objective import Objective
+from harness.objective import Objective, objective_of
 from harness.progress import Progress
 from harness.randomness import Stream, generator
 from harness.spec import RunConfig
@@ -38,7 +38,6 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 def train(
     config: RunConfig,
     denoiser: Denoiser,
-    objective: Objective,
     images: Images,
     checkpoints: Checkpoints,
     precision: str,
@@ -50,6 +49,7 @@ def train(
     is not finite ends the training, and is a result: `diverged_at_step`.
     """
     session = _Session(config, denoiser, checkpoints)
+    objective = objective_of(config)
     while session.step < config.recipe.steps and session.diverged_at_step is None:
         session.run_to_next_stop(objective, images, precision)
     session.finish()

@@ -32,7 +32,9 @@ def read_tensors(path: Path) -> Any:
             f"save the tensors alone, as a state dict ({str(error).splitlines()[0][:120]})",
         ) from error
     except (RuntimeError, EOFError, SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0][:160]}", "fetch or make the file anew") from error
+        raise UserError(
+            f"{path} is damaged: {str(error).splitlines()[0][:160]}", "fetch or make the file anew"
+        ) from error
     except OSError as error:
         raise disk_error(path, error) from error
 

@@ -1,0 +1,1 @@
+"""The leaderboard: reads the database that the harness builds, and never imports torch."""

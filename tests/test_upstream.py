@@ -18,6 +18,7 @@ from harness.denoiser import Denoiser
 from harness.flow import Flow
 from harness.guidance import classifier_free
 from harness.images import center_crop, to_uint8
+from harness.sde import diffusion, sample_sde
 from harness.spec import DdimSampler, DdpmObjective, DdpmSampler, FlowObjective, OdeSampler, SdeSampler
 from harness.weights import load_official
 from tests.goldens import Golden
@@ -28,13 +29,13 @@ FAMILIES = {"DiT": build_dit, "SiT": build_sit}
 
 def test_matches_the_official_implementation(golden: Golden, request: pytest.FixtureRequest) -> None:
     check = _CHECKS.get((golden.arch, golden.kind))
-    if check is None:
-        message = f"not implemented: {golden.arch} {golden.kind}"
-        pytest.fail(message) if request.config.getoption("--goldens-strict") else pytest.skip(message)
-    check(golden)
-
-
-# ---- networks
+    if check is not None:
+        check(golden)
+        return
+    message = f"not implemented: {golden.arch} {golden.kind}"
+    if request.config.getoption("--goldens-strict"):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def _network(golden: Golden) -> Denoiser:
@@ -126,18 +127,14 @@ def _gradients(golden: Golden, network: Denoiser, x: Tensor, t: Tensor, y: Tenso
     }
 
 
-# ---- flows
-
-
 def _flow(create: Mapping[str, Any], prediction: str | None = None, weight: str = "none") -> Flow:
-    return Flow(
-        FlowObjective(
-            kind="flow",
-            path=create.get("path_type", "Linear").lower(),
-            prediction=prediction or create.get("prediction", "velocity"),
-            loss_weight=weight,
-        )
-    )
+    objective = {
+        "kind": "flow",
+        "path": create.get("path_type", "Linear").lower(),
+        "prediction": prediction or create.get("prediction", "velocity"),
+        "loss_weight": weight,
+    }
+    return Flow(FlowObjective.model_validate(objective))
 
 
 class _Toy:
@@ -149,7 +146,8 @@ class _Toy:
 
     def __call__(self, x: Tensor, t_N: Tensor) -> Tensor:
         self.times.append(t_N[0].float())
-        return self.a * x + self.b * t_N.view(-1, *[1] * (x.dim() - 1)) + self.c * torch.sin(x)
+        out: Tensor = self.a * x + self.b * t_N.view(-1, *[1] * (x.dim() - 1)) + self.c * torch.sin(x)
+        return out
 
 
 def _path(golden: Golden) -> None:
@@ -177,7 +175,7 @@ def _path(golden: Golden) -> None:
     forms["inccreasing_decreasing"] = "increasing-decreasing"
     for name, form in forms.items():
         sampler = SdeSampler.model_validate({"kind": "sde", "diffusion": form, "diffusion_norm": params["norm"]})
-        got[f"out__diffusion_{name}"] = flow.diffusion(sampler, x, t).flatten()
+        got[f"out__diffusion_{name}"] = diffusion(flow, sampler, x, t).flatten()
     for prediction in params["predictions"]:
         other = _flow(create, prediction)
         got[f"out__ode_drift_{prediction}"] = other.velocity(toy, x, t_N)
@@ -233,7 +231,8 @@ def _sde_sampler(sample: Mapping[str, Any]) -> SdeSampler:
 def _sde(golden: Golden) -> None:
     toy = _Toy(golden.params)
     sampler = _sde_sampler(golden.params["sample"])
-    states = _flow(golden.params["create"]).sample_sde(toy, golden.input("z"), sampler, _replay(golden.input("noises")))
+    fresh = _replay(golden.input("noises"))
+    states = sample_sde(_flow(golden.params["create"]), toy, golden.input("z"), sampler, fresh)
     golden.check_all({"out__traj": torch.stack(list(states)), "out__model_ts": torch.stack(toy.times)})
 
 
@@ -248,9 +247,6 @@ def _likelihood(golden: Golden) -> None:
 def _replay(noises: Tensor) -> Callable[[], Tensor]:
     stream: Iterator[Tensor] = iter(noises)
     return lambda: next(stream)
-
-
-# ---- DDPM
 
 
 def _ddpm(golden: Golden) -> Ddpm:
@@ -272,7 +268,7 @@ class _ToyDdpm:
     def __call__(self, x: Tensor, t_N: Tensor) -> Tensor:
         self.times.append(t_N[0])
         a, b, c, d, e = (self.params[name] for name in "abcde")
-        noise = a * x + b * t_N.view(-1, 1, 1, 1).float() / 1000 + c * torch.sin(x)
+        noise: Tensor = a * x + b * t_N.view(-1, 1, 1, 1).float() / 1000 + c * torch.sin(x)
         if not self.params.get("learn_sigma", True):
             return noise
         return torch.cat([noise, torch.tanh(d * x + e)], dim=1)
@@ -334,9 +330,6 @@ def _ddpm_sample(golden: Golden) -> None:
     )
 
 
-# ---- whole recipes
-
-
 def _train(golden: Golden) -> None:
     network, y = _network(golden), golden.input("y")
     x, noise, t = golden.input("x"), golden.input("noise"), golden.input("t")
@@ -371,7 +364,7 @@ def _sampled(golden: Golden, model: Callable[[Tensor, Tensor], Tensor], z: Tenso
         return _flow(params["create"]).sample_ode(model, z, _ode_sampler(params["sample"]))
     fresh = _replay(golden.input("noises")[:, : len(z)])
     if params["family"] == "sde":
-        states = _flow(params["create"]).sample_sde(model, z, _sde_sampler(params["sample"]), fresh)
+        states = sample_sde(_flow(params["create"]), model, z, _sde_sampler(params["sample"]), fresh)
         return list(states)[-1]
     sampler = DdpmSampler(kind="ddpm", respacing=params["create"]["timestep_respacing"])
     return list(_ddpm(golden).sample_ddpm(model, z, sampler, fresh))[-1][0]

@@ -50,7 +50,7 @@ class DigitsExtractor(nn.Module):
 
 
 def measure(pixels: Pixels, labels: Labels) -> list[Measurement]:
-    """FD-digits against all 1,797 real digits, and the share of images that are seen as the digit that was asked for."""
+    """FD-digits against all 1,797 real digits, and the share of images seen as the digit that was asked for."""
     features, seen = _look(pixels)
     note = f"all 1,797 digits as reference; features of {WEIGHTS.name} {WEIGHTS_SHA256[:12]}; not an FID"
     return [

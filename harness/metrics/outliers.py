@@ -14,14 +14,14 @@ from torch import Tensor
 from harness.data import Images
 from harness.denoiser import Denoiser
 from harness.images import to_unit
-from harness.objective import Objective
+from harness.objective import objective_of
 from harness.randomness import Stream, generator
 from harness.spec import Measurement, OutlierStatistics, RunConfig
 
 TOP_CHANNELS = 3
 
 
-def probe(config: RunConfig, denoiser: Denoiser, objective: Objective, images: Images) -> list[OutlierStatistics]:
+def probe(config: RunConfig, denoiser: Denoiser, images: Images) -> list[OutlierStatistics]:
     """Statistics of every block at every noise level of the protocol, on images spread evenly over the data.
 
     Float32, true labels, no guidance; the noise of probe image i depends on (seed, i) and is the same at all levels.
@@ -41,7 +41,7 @@ def probe(config: RunConfig, denoiser: Denoiser, objective: Objective, images: I
             found.append(_statistics(block, time, tokens_NLD[:, :patches].float(), tokens_NLD[:, patches:].float()))
 
         with torch.no_grad():
-            x, t_N = objective.at_time(clean, noise, time)
+            x, t_N = objective_of(config).at_time(clean, noise, time)
             denoiser.eval()(x, t_N, labels_N, watch)
     return found
 

@@ -55,7 +55,7 @@ class Golden:
         allowed = tolerance.get("atol", 0.0) + tolerance.get("rtol", 0.0) * np.abs(want)
         excess = np.abs(mine - want) - allowed
         worst = np.unravel_index(np.argmax(excess), excess.shape) if excess.size else ()
-        assert not (excess > 0).any() and not np.isnan(mine).any(), (
+        assert (excess <= 0).all(), (
             f"{self.arch} {self.kind} {self.id} {name}: worst at {tuple(map(int, worst))}: "
             f"{mine[worst]} for {want[worst]}, allowed {allowed[worst]}"
         )

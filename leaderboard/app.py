@@ -1,0 +1,136 @@
+"""The leaderboard's page: `python -m harness board`."""
+
+import sys
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import streamlit as st
+
+from harness.store import DATABASE, snapshot
+from leaderboard import charts, queries
+from leaderboard.intervals import half_width
+
+PIXELS_WIDE = 560
+SHOWN = ["backbone", "registers", "stages", "count", "start_block", "seed", "status", "value", "difference", "gflops"]
+
+
+def main(results: Path) -> None:
+    """Draw the page."""
+    st.set_page_config(page_title="DSR-Bench", page_icon="🔲", layout="wide")
+    st.title("DSR-Bench")
+    st.markdown("Do register tokens help a diffusion transformer: which kind, where, how many, at what cost?")
+    path = results / DATABASE
+    if not path.exists():
+        st.info("There is no database yet. Run `python -m harness index`, then load this page again.")
+        return
+    stamp = path.stat()
+    database = _open(str(path), stamp.st_mtime_ns, stamp.st_ino).cursor()
+    boards = queries.boards(database)
+    if boards.empty:
+        st.info("No results yet. Start with `python -m harness run --backbone sit --registers dsr`.")
+        return
+    task, protocol = _choose_board(boards)
+    metrics = queries.metrics(database, task, protocol)
+    metric = str(st.sidebar.selectbox("Metric", list(metrics["name"])))
+    facts = metrics.set_index("name").loc[metric]
+    better = str(facts["better"])
+    runs = _filtered(queries.runs(database, task, protocol, metric))
+    st.caption(f"{metric}: {facts['unit']}" + ("" if better == "neither" else f"; {better} is better"))
+    if runs.empty:
+        st.info("No run passes these filters.")
+        return
+    left, right = st.columns([3, 2])
+    with left:
+        _show_arms(queries.arms(database, task, protocol, metric), set(runs["backbone"]), set(runs["registers"]))
+        _show_runs(runs)
+    with right:
+        st.subheader("Quality against cost")
+        measured = runs.dropna(subset=["value", "gflops"])
+        columns = ["backbone", "registers", "stages", "seed", "value", "difference", "gflops", "run_id"]
+        st.altair_chart(charts.quality_against_gflops(measured[columns], metric, better))
+    _show_run(database, runs, results)
+    _show_problems(queries.problems(database))
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _open(path: str, _modified: int, _inode: int) -> duckdb.DuckDBPyConnection:
+    """The database in memory; a rebuilt file has another time or inode, and is read anew."""
+    return snapshot(Path(path))
+
+
+def _choose_board(boards: pd.DataFrame) -> tuple[str, str]:
+    task = str(st.sidebar.selectbox("Task", list(boards["task"].unique())))
+    protocols = list(boards[boards["task"] == task]["protocol"])
+    return task, str(st.sidebar.selectbox("Protocol", protocols, help="Values are compared within one protocol only."))
+
+
+def _filtered(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that pass the sidebar's filters; an empty filter lets everything pass."""
+    for column in ("backbone", "registers", "status", "seed"):
+        wanted = st.sidebar.multiselect(column.capitalize(), sorted(runs[column].unique()))
+        if wanted:
+            runs = runs[runs[column].isin(wanted)]
+    return runs
+
+
+def _show_arms(arms: pd.DataFrame, backbones: set[str], registers: set[str]) -> None:
+    arms = arms[arms["backbone"].isin(backbones) & arms["registers"].isin(registers)].copy()
+    pairs = zip(arms["difference_deviation"], arms["pairs"], strict=True)
+    arms["± 95 %"] = [half_width(deviation, int(count)) for deviation, count in pairs]
+    st.subheader("Arms: mean over seeds, difference to none")
+    shown = arms[["backbone", "registers", "stages", "runs", "diverged", "mean", "deviation", "difference", "± 95 %"]]
+    st.dataframe(shown, hide_index=True)
+    st.caption(
+        "A difference is taken seed by seed to the run without registers that is equal in everything else; "
+        "± 95 % is Student's t over those pairs. An interval that holds zero shows nothing."
+    )
+
+
+def _show_runs(runs: pd.DataFrame) -> None:
+    st.subheader("Runs")
+    st.dataframe(runs[[*SHOWN, "created", "run_id"]], hide_index=True)
+
+
+def _show_run(database: duckdb.DuckDBPyConnection, runs: pd.DataFrame, results: Path) -> None:
+    st.subheader("One run")
+    titles = {
+        row.record_id: f"{row.backbone}, registers {row.registers}, seed {row.seed} ({row.run_id})"
+        for row in runs.itertuples()
+    }
+    record_id = str(st.selectbox("Run", list(titles), format_func=titles.__getitem__))
+    run = runs[runs["record_id"] == record_id].iloc[0]
+    left, right = st.columns(2)
+    with left:
+        _show_samples(run, results)
+    with right:
+        st.dataframe(queries.measurements(database, record_id)[["name", "value", "unit"]], hide_index=True)
+        statistics = queries.outliers(database, record_id)
+        if not statistics.empty:
+            st.markdown("**Outlier tokens**: largest patch-token norm over the median, mean over images")
+            st.altair_chart(charts.outlier_map(statistics))
+    with st.expander("Configuration and provenance"):
+        st.text(str(run["path"]))
+        st.json(run["config"], expanded=False)
+        st.json(run["provenance"], expanded=False)
+
+
+def _show_samples(run: pd.Series, results: Path) -> None:
+    if pd.isna(run["samples"]):
+        st.info("This run made no samples." if run["status"] == "finished" else "This run diverged: no samples.")
+        return
+    picture = results / str(run["samples"])
+    if picture.is_file():
+        st.image(str(picture), caption="Samples, a row per class, none picked", width=PIXELS_WIDE)
+    else:
+        st.warning(f"The picture {run['samples']} is missing.")
+
+
+def _show_problems(problems: pd.DataFrame) -> None:
+    if not problems.empty:
+        with st.expander(f"{len(problems)} malformed files were left out"):
+            st.dataframe(problems, hide_index=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("results"))

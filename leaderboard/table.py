@@ -1,0 +1,88 @@
+"""A task's measured results as a Markdown table: the README's is made here."""
+
+import contextlib
+from pathlib import Path
+
+import pandas as pd
+
+from harness.errors import UserError
+from harness.files import write_text
+from harness.store import DATABASE, rebuild, snapshot
+from leaderboard import queries
+from leaderboard.intervals import half_width
+
+HEADLINE, SECOND, OUTLIERS = "fd_digits", "digits_accuracy", "outlier_max_over_median"
+BEGIN, END = "<!-- table: {} -->", "<!-- end of table -->"
+
+
+def markdown(results: Path, task: str) -> str:
+    """One row per arm of the task's largest board: the metric over seeds, and the paired difference to `none`.
+
+    Raises UserError where nothing of that task has been measured.
+    """
+    rebuild(results)
+    with contextlib.closing(snapshot(results / DATABASE)) as database:
+        boards = queries.boards(database)
+        mine = boards[boards["task"] == task]
+        if mine.empty:
+            raise UserError(f"nothing of task {task!r} is in {results}", "run something first, or name --results")
+        protocol = str(mine.iloc[0]["protocol"])
+        by_metric = {name: queries.arms(database, task, protocol, name) for name in (HEADLINE, SECOND, OUTLIERS)}
+    header = (
+        "| backbone | registers | seeds | FD-digits, lower is better | difference to none (95 % CI) "
+        "| accuracy | largest token norm / median | GFLOPs |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    main, accuracy, norms = by_metric[HEADLINE], by_metric[SECOND], by_metric[OUTLIERS]
+    rows = [_row(main.iloc[i], accuracy.iloc[i], norms.iloc[i]) for i in range(len(main))]
+    return "\n".join([header, *rows, "", f"Protocol: {protocol}; mean ± standard deviation over seeds."])
+
+
+def write_between_markers(file: Path, text: str, task: str = "digits") -> None:
+    """Replace what stands between the table's two markers in a file.  Raises UserError where they are not there."""
+    begin = BEGIN.format(task)
+    content = file.read_text(encoding="utf-8") if file.is_file() else ""
+    before, found, rest = content.partition(begin)
+    _, ended, after = rest.partition(END)
+    if not found or not ended:
+        raise UserError(f"{file} has no place for the table", f"put the lines {begin} and {END} where it should stand")
+    write_text(file, f"{before}{begin}\n\n{text}\n\n{END}{after}")
+
+
+def difference(arm: pd.Series) -> str:
+    """The mean paired difference with its interval, or why there is none."""
+    if arm["registers"] == "none":
+        return ""
+    if not arm["pairs"]:
+        return "no matched run"
+    half = half_width(arm["difference_deviation"], int(arm["pairs"]))
+    spread = " (one seed)" if half is None else f" ± {half:.2f}"
+    return f"{arm['difference']:+.2f}{spread}"
+
+
+def _row(arm: pd.Series, accuracy: pd.Series, norms: pd.Series) -> str:
+    seeds = f"{arm['runs']}" + (f" ({arm['diverged']} diverged)" if arm["diverged"] else "")
+    cells = [
+        arm["backbone"],
+        _registers(arm),
+        seeds,
+        _mean(arm, ".2f"),
+        difference(arm),
+        _mean(accuracy, ".3f"),
+        _mean(norms, ".2f"),
+        f"{arm['gflops']:.5f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _registers(arm: pd.Series) -> str:
+    if arm["registers"] == "none":
+        return "none"
+    return f"{arm['registers']}: {int(arm['count'])} from block {int(arm['start_block'])}"
+
+
+def _mean(arm: pd.Series, style: str) -> str:
+    if not arm["measured"]:
+        return "not measured"
+    spread = "" if arm["measured"] == 1 else f" ± {arm['deviation']:{style}}"
+    return f"{arm['mean']:{style}}{spread}"

@@ -1,0 +1,81 @@
+"""Small real things for tests: configurations that train in a second, and a way to call the command line."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from harness.resolve import Request, resolve
+from harness.spec import Execution, RunConfig
+
+QUICK = (
+    "network.width=16",
+    "network.depth=3",
+    "network.num_heads=2",
+    "recipe.steps=6",
+    "recipe.batch_size=8",
+    "recipe.warmup_steps=2",
+    "protocol.num_images=30",
+    "protocol.outlier_images=4",
+    "protocol.noise_levels=[0.2,0.8]",
+)
+QUICK_SAMPLING = {"sit": ("sampler.points=3",), "dit": ("sampler.respacing=3",)}
+
+
+def quick_changes(backbone: str) -> tuple[str, ...]:
+    """Changes that make a run of a family small."""
+    return (*QUICK, *QUICK_SAMPLING[backbone])
+
+
+def quick_config(
+    place: Path, backbone: str = "sit", registers: str = "none", *changes: str, seed: int = 0
+) -> RunConfig:
+    """A resolved run on the digits that takes about a second, its folders below `place`."""
+    execution = Execution(results=str(place / "results"), runs=str(place / "runs"), threads=1, device="cpu")
+    return resolve(
+        Request(
+            backbone=backbone,
+            registers=registers,
+            seed=seed,
+            changes=(*quick_changes(backbone), *changes),
+            execution=execution,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+def harness(*words: str, cwd: Path) -> Said:
+    """`python -m harness ...` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def quick_words(backbone: str = "sit", registers: str = "none", *changes: str) -> Sequence[str]:
+    """The command line of a quick run."""
+    sets = [word for change in (*quick_changes(backbone), *changes) for word in ("--set", change)]
+    return ["run", "--backbone", backbone, "--registers", registers, "--threads", "1", *sets]
+
+
+def image_folder(root: Path, classes: int = 3, per_class: int = 5, size: tuple[int, int] = (40, 50)) -> Path:
+    """A folder of real PNG files in class subfolders."""
+    random = np.random.default_rng(0)
+    for label in range(classes):
+        (root / f"class{label}").mkdir(parents=True)
+        for index in range(per_class):
+            pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / f"class{label}" / f"{index}.png")
+    return root

@@ -1,0 +1,160 @@
+"""A run may be killed at any moment: it goes on, and ends with the same bytes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness.run import run
+from harness.spec import RunConfig
+from tests.builders import quick_config, quick_words
+
+KILLS = 10
+STEPS = 400
+
+
+def _bytes(config: RunConfig) -> tuple[bytes, bytes]:
+    folder = Path(config.execution.runs) / config.run_id
+    return (folder / "weights.safetensors").read_bytes(), (folder / "samples.npz").read_bytes()
+
+
+def _start(place: Path, registers: str) -> subprocess.Popen[bytes]:
+    words = [*quick_words("sit", registers, f"recipe.steps={STEPS}"), "--seed", "3", "--device", "cpu"]
+    # Checkpoints at every stop, so that kills fall into the writing of them too.
+    code = (
+        "import harness.checkpoint as c; c.SECONDS_BETWEEN = 0.0; c.MOST_OVERHEAD = 1e9;"
+        "import harness.train as t; t.LOG_EVERY = 2;"
+        "import sys; from harness.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    broken.mkdir()
+    whole.mkdir()
+    config = quick_config(whole, "sit", "dsr", f"recipe.steps={STEPS}", seed=3)
+    run(config)
+    checkpoints = broken / "runs" / config.run_id / "checkpoints"
+    moments = random.Random(0)
+    reached = []
+    for _ in range(KILLS):
+        process = _start(broken, "dsr")
+        before = set(checkpoints.glob("*.pt"))
+        while process.poll() is None and set(checkpoints.glob("*.pt")) == before:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        reached.append(max((int(f.stem.split("-")[1]) for f in checkpoints.glob("step-*-*.pt")), default=0))
+    process = _start(broken, "dsr")
+    _, said = process.communicate()
+    assert process.returncode == 0, said.decode()
+    assert reached == sorted(reached)
+    assert reached[0] < STEPS, "the first kill came too late to show anything"
+    assert _bytes(config) == _bytes(config.model_copy(update={"execution": _in(config, broken)}))
+
+
+def _in(config: RunConfig, place: Path) -> object:
+    return config.execution.model_copy(update={"runs": str(place / "runs")})
+
+
+def test_weights_and_samples_are_equal_after_a_stop_in_sampling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import harness.sample
+
+    whole, broken = quick_config(tmp_path / "a"), quick_config(tmp_path / "b", "sit", "none")
+    broken = broken.model_copy(
+        update={"execution": broken.execution.model_copy(update={"sampling_batch": 8})}
+    )
+    run(whole)
+    real, calls = harness.sample.sample, []
+
+    def stops_at_the_third(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(harness.sample, "sample", stops_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(broken)
+    assert len(list(Path(broken.execution.runs).glob("*/sample-parts/*.npy"))) == 2
+    run(broken)
+    assert len(calls) == 3 + 2, "batches that were kept are not made again"
+    assert _bytes(whole) == _bytes(broken)
+
+
+@pytest.mark.parametrize("backbone", ["sit", "dit"])
+def test_an_image_does_not_depend_on_its_batch(tmp_path: Path, backbone: str) -> None:
+    config = quick_config(tmp_path, backbone, "denoiser", "protocol.num_images=150")
+    run(config)
+    want = np.load(Path(config.execution.runs) / config.run_id / "samples.npz")["arr_0"]
+    from harness.build import build
+    from harness.sample import sample
+
+    denoiser = build(config)
+    denoiser.load_state_dict(load_file(Path(config.execution.runs) / config.run_id / "weights.safetensors"))
+    torch.set_num_threads(1)
+    everything = sample(config, denoiser, np.arange(150), "float32")
+    for size in (7, 64):
+        parts = [sample(config, denoiser, np.arange(150)[i : i + size], "float32") for i in range(0, 150, size)]
+        np.testing.assert_array_equal(np.concatenate(parts), everything)
+    from harness.images import to_uint8
+
+    np.testing.assert_array_equal(to_uint8(everything, "round").transpose(0, 2, 3, 1), want)
+
+
+def test_a_finished_run_is_shown_and_not_repeated(tmp_path: Path) -> None:
+    config = quick_config(tmp_path)
+    first, second = run(config), run(config)
+    assert first.is_new
+    assert not second.is_new
+    assert first.record == second.record
+    third = run(config, again=True)
+    assert third.is_new
+    assert third.path != first.path
+    assert first.path.exists()
+    weights = [m.value for m in first.record.measurements if m.name == "fd_digits"]
+    assert weights == [m.value for m in third.record.measurements if m.name == "fd_digits"]
+
+
+def test_the_second_of_two_processes_is_told_to_wait(tmp_path: Path) -> None:
+    from harness import workspace
+    from harness.errors import UserError
+
+    config = quick_config(tmp_path)
+    with workspace.enter(config), pytest.raises(UserError, match=str(os.getpid())):
+        run(config)
+    assert run(config).is_new
+
+
+def test_a_result_that_could_not_be_published_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.errors import UserError
+
+    config = quick_config(tmp_path)
+
+    def full(*_: object) -> None:
+        raise UserError("the disk is full", "free some space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.store.append", full)
+        with pytest.raises(UserError, match="disk is full"):
+            run(config)
+    kept = json.loads((Path(config.execution.runs) / config.run_id / "record.json").read_text())
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.perform.perform", full)
+        outcome = run(config)
+    assert outcome.record.model_dump(mode="json")["created"] == kept["created"]
