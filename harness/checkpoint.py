@@ -4,7 +4,7 @@ import hashlib
 import random
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -64,7 +64,29 @@ class Checkpoints:
 
 def _write(path: Path, state: State) -> None:
     with path.open("wb") as out:
-        torch.save(state, out)
+        sink = _Sink(out)
+        try:
+            torch.save(state, cast(IO[bytes], sink))
+        except RuntimeError as error:
+            raise sink.trouble or error from error
+
+
+class _Sink:
+    """A file that remembers why it could not be written, which torch.save does not pass on."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+        self.trouble: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self._out.write(content)
+        except OSError as error:
+            self.trouble = error
+            raise
+
+    def flush(self) -> None:
+        self._out.flush()
 
 
 def _digest(path: Path) -> str:

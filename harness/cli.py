@@ -93,6 +93,7 @@ def _add_describe(verbs: Any) -> None:
 
 def _add_index(verbs: Any) -> None:
     index = verbs.add_parser("index", help="rebuild the database from all records")
+    index.add_argument("--strict", action="store_true", help="malformed files are an error")
     index.add_argument("--json", action="store_true", help="for machines")
     _add_results(index)
     index.set_defaults(verb=_index)
@@ -232,10 +233,12 @@ def _index(options: argparse.Namespace) -> None:
     problems = [{"path": str(problem.path), "reason": problem.reason} for problem in index.problems]
     if options.json:
         _print_json({"database": str(index.database), "records": index.records, "problems": problems})
-        return
-    for problem in problems:
-        print(f"left out: {problem['path']}: {problem['reason']}", file=sys.stderr)
-    print(f"{index.records} records, {len(problems)} files left out: {index.database}")
+    else:
+        for problem in problems:
+            print(f"left out: {problem['path']}: {problem['reason']}", file=sys.stderr)
+        print(f"{index.records} records, {len(problems)} files left out: {index.database}")
+    if problems and options.strict:
+        raise UserError(f"{len(problems)} files in {options.results} are no records", "mend or remove them")
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from harness import data, provenance
 from harness.build import build, size_of
@@ -118,7 +118,7 @@ def _is_finite(denoiser: Denoiser, training: Training) -> bool:
 
 def _keep_weights(denoiser: Denoiser, path: Path) -> None:
     state = {name: value.contiguous().cpu() for name, value in denoiser.state_dict().items()}
-    write_whole(path, lambda part: save_file(state, part))
+    write_bytes(path, save(state))
 
 
 def _keep_samples(pixels: Pixels, labels: data.Labels, path: Path) -> None:

@@ -76,9 +76,7 @@ def test_weights_and_samples_are_equal_after_a_stop_in_sampling(
     import harness.sample
 
     whole, broken = quick_config(tmp_path / "a"), quick_config(tmp_path / "b", "sit", "none")
-    broken = broken.model_copy(
-        update={"execution": broken.execution.model_copy(update={"sampling_batch": 8})}
-    )
+    broken = broken.model_copy(update={"execution": broken.execution.model_copy(update={"sampling_batch": 8})})
     run(whole)
     real, calls = harness.sample.sample, []
 

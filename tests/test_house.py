@@ -1,0 +1,154 @@
+"""How the house is kept: who may import whom, and where torch must not be."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("harness", "baselines", "dsr", "leaderboard")
+MOST_LINES = 400
+
+# A module may import those of a lower layer, and of its own.
+LAYERS = {
+    "harness": 0,
+    "harness.errors": 0,
+    "harness.files": 0,
+    "harness.progress": 0,
+    "harness.spec": 0,
+    "harness.backbone": 0,
+    "harness.folder": 0,
+    "harness.positions": 0,
+    "harness.randomness": 0,
+    "harness.respacing": 0,
+    "harness.stopwatch": 0,
+    "harness.tasks": 0,
+    "harness.changes": 0,
+    "harness.checkpoint": 1,
+    "harness.data": 1,
+    "harness.ddpm": 1,
+    "harness.denoiser": 1,
+    "harness.flow": 1,
+    "harness.guidance": 1,
+    "harness.images": 1,
+    "harness.objective": 1,
+    "harness.provenance": 1,
+    "harness.sde": 1,
+    "harness.store": 1,
+    "harness.weights": 1,
+    "harness.workspace": 1,
+    "harness.metrics": 2,
+    "harness.metrics.cost": 2,
+    "harness.metrics.digits": 2,
+    "harness.metrics.frechet": 2,
+    "harness.metrics.outliers": 2,
+    "harness.metrics.train_digits_extractor": 2,
+    "harness.registry": 2,
+    "harness.sample": 2,
+    "harness.train": 2,
+    "harness.board": 3,
+    "harness.build": 3,
+    "harness.catalog": 3,
+    "harness.describe": 3,
+    "harness.perform": 3,
+    "harness.report": 3,
+    "harness.resolve": 3,
+    "harness.run": 3,
+    "harness.cli": 4,
+    "harness.__main__": 4,
+}
+BASELINES_MAY = {"harness.backbone", "harness.denoiser", "harness.flow", "harness.positions", "harness.spec"}
+DSR_MAY = {"harness.backbone", "harness.denoiser", "harness.errors", "harness.positions", "harness.spec"}
+LEADERBOARD_MAY = {"harness.errors", "harness.files", "harness.spec", "harness.store"}
+WITHOUT_TORCH = ["harness.cli", "harness.resolve", "harness.run", "harness.report", "harness.store", "leaderboard.app"]
+
+
+def _modules() -> list[Path]:
+    return [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def _name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Every module of ours that a file imports when it runs, at its top or later."""
+    for node in _running(ast.parse(file.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if _is_module(name) else str(node.module) for name in inside]
+        yield from (name for name in names if name.split(".")[0] in PACKAGES)
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING`."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from _running(child)
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("file", _modules(), ids=_name)
+def test_imports_go_down(file: Path) -> None:
+    name = _name(file)
+    package = name.split(".")[0]
+    for imported in _imports(file):
+        theirs = imported.split(".")[0]
+        if package == "harness":
+            assert name in LAYERS, f"{name} has no layer yet: give it one"
+            if theirs == "harness":
+                assert LAYERS[imported] <= LAYERS[name], f"{name} imports {imported} from above"
+            elif theirs == "leaderboard":
+                assert LAYERS[name] >= 3, f"{name} imports the leaderboard"
+            elif theirs == "dsr":
+                assert LAYERS[name] == 3, f"{name} imports dsr"
+            else:
+                assert (theirs, name) == ("baselines", "harness.registry"), f"{name} imports {imported}"
+        else:
+            allowed = {"baselines": BASELINES_MAY, "dsr": DSR_MAY, "leaderboard": LEADERBOARD_MAY}[package]
+            assert theirs == package or imported in allowed, f"{name} imports {imported}"
+
+
+def test_every_layer_names_a_module() -> None:
+    assert set(LAYERS) == {name for name in map(_name, _modules()) if name.split(".")[0] == "harness"}
+
+
+def test_no_file_outgrows_a_person() -> None:
+    long = {_name(f): n for f in _modules() if (n := len(f.read_text().splitlines())) > MOST_LINES}
+    assert not long
+
+
+def test_every_file_starts_with_what_it_is_for() -> None:
+    for file in _modules():
+        assert ast.get_docstring(ast.parse(file.read_text())), f"{file} does not say what it is for"
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_torch_is_imported_only_when_it_is_needed(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_nobody_is_tied_to_this_workplace() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    words = ["../" + "shared", "../" + ".library", "/" + "work/"]
+    for name in tracked.stdout.splitlines():
+        file = ROOT / name
+        if file.suffix in {".py", ".md", ".toml", ".yml", ".yaml", ".json"} and file.is_file():
+            text = file.read_text()
+            assert not [word for word in words if word in text], f"{name} names a place outside the project"
