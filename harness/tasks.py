@@ -74,8 +74,8 @@ def _folder(data: Path | None) -> Task:
 
 
 _LAPTOP_SAMPLERS: Mapping[str, Mapping[str, Any]] = {
-    "ode": {"method": "heun", "points": 26},
-    "ddpm": {"respacing": "50"},
+    "ode": {"method": "heun", "points": 21},
+    "ddpm": {"respacing": "40"},
 }
 
 TASKS: Mapping[str, TaskDefinition] = {
@@ -84,7 +84,7 @@ TASKS: Mapping[str, TaskDefinition] = {
         locate=_digits,
         size="tiny",
         recipe={
-            "steps": 1300,
+            "steps": 1100,
             "batch_size": 64,
             "learning_rate": 6e-3,
             "warmup_steps": 100,
