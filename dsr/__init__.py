@@ -77,6 +77,14 @@ def attach(registers: RegisterConfig, denoiser: "Denoiser") -> None:
         denoiser.registers = DiffusionRegisters(registers.denoiser, denoiser)
 
 
+def official_names(registers: RegisterConfig) -> Mapping[str, str]:
+    """Where the official DSR checkpoints keep the registers: official key to ours."""
+    if registers.denoiser is None:
+        return {}
+    ours = f"registers.sets.{registers.denoiser.start_block}"
+    return {"register_tokens": f"{ours}.tokens", "register_pos_embed": f"{ours}.position"}
+
+
 def _paper_setting(network: Network) -> DenoiserRegisters:
     """36 at block 8 of 28, or at the first third of another depth (4 of 12, as the paper's GFLOPs of S and B show).
 

@@ -2,8 +2,6 @@
 
 # N batch, L tokens, K registers, D width
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -51,10 +49,3 @@ class DiffusionRegisters(Registers):
 
     def present(self, index: int) -> int:
         return self.count if index >= min(map(int, self.sets)) else 0
-
-
-# Where the official DSR checkpoints keep what `sets.<block>` holds here.  "{start}" is the block they enter at.
-OFFICIAL_NAMES: Mapping[str, str] = {
-    "register_tokens": "registers.sets.{start}.tokens",
-    "register_pos_embed": "registers.sets.{start}.position",
-}

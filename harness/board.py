@@ -25,6 +25,7 @@ def serve(results: Path, *, port: int, address: str, headless: bool) -> None:
         "server.headless": str(headless).lower(),
         "browser.gatherUsageStats": "false",
         "server.fileWatcherType": "none",
+        "server.showEmailPrompt": "false",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", str(results.resolve())]

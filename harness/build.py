@@ -1,5 +1,7 @@
 """Put a network and its registers together, as one RunConfig says."""
 
+from pathlib import Path
+
 import torch
 
 import dsr
@@ -7,6 +9,7 @@ from harness import registry
 from harness.denoiser import Denoiser
 from harness.metrics import cost
 from harness.spec import RunConfig
+from harness.weights import fitted, read_official
 
 
 def build(config: RunConfig) -> Denoiser:
@@ -19,6 +22,13 @@ def build(config: RunConfig) -> Denoiser:
     denoiser = registry.find(config.backbone).build(config.network)
     dsr.attach(config.registers, denoiser)
     return denoiser
+
+
+def check_weights(config: RunConfig, path: Path) -> None:
+    """Raise UserError unless an official file fits this network key by key; no weight is made."""
+    with torch.device("meta"):
+        denoiser = build(config)
+    fitted(denoiser, read_official(path), dsr.official_names(config.registers))
 
 
 def size_of(config: RunConfig) -> cost.Size:

@@ -16,6 +16,7 @@ _DERIVED = {
     "backbone": "use --backbone",
     "size": "use --size, or an exact name such as --backbone sit-b-2",
     "registers.preset": "use --registers",
+    "registers.denoiser": "use --registers denoiser, none or dsr, and set the fields of registers.denoiser",
     "registers.absent_stages": "use --registers",
     "task.name": "use --task",
     "task.num_classes": "it is counted in the data",

@@ -87,13 +87,13 @@ def _add_describe(verbs: Any) -> None:
         "name such as dit-xl-2 is described at its official input unless --task is given.",
     )
     _add_configuration(describe, task=None)
+    describe.add_argument("--weights", metavar="FILE", type=Path, help="check that an official state dict fits")
     describe.add_argument("--json", action="store_true", help="for machines")
     describe.set_defaults(verb=_describe)
 
 
 def _add_index(verbs: Any) -> None:
-    index = verbs.add_parser("index", help="rebuild the database from all records")
-    index.add_argument("--strict", action="store_true", help="malformed files are an error")
+    index = verbs.add_parser("index", help="rebuild the database from all records, and name the files that are none")
     index.add_argument("--json", action="store_true", help="for machines")
     _add_results(index)
     index.set_defaults(verb=_index)
@@ -213,6 +213,11 @@ def _describe(options: argparse.Namespace) -> None:
     from harness.describe import describe
 
     facts = describe(config)
+    if options.weights:
+        from harness.build import check_weights
+
+        check_weights(config, options.weights)
+        facts["weights"] = f"{options.weights} fits"
     if options.json:
         _print_json(facts)
         return
@@ -222,6 +227,7 @@ def _describe(options: argparse.Namespace) -> None:
     rows = [["backbone", facts["backbone"]], ["source", facts["source"]]]
     rows += [["input", " x ".join(map(str, facts["input"]))]]
     rows += [[key, f"{facts[key]:,}"] for key in keys]
+    rows += [["weights", facts["weights"]]] if "weights" in facts else []
     rows += [["gflops", f"{facts['gflops']:.3f}"], ["gmacs", f"{facts['gmacs']:.3f}"]]
     print(columns(rows))
 
@@ -237,8 +243,11 @@ def _index(options: argparse.Namespace) -> None:
         for problem in problems:
             print(f"left out: {problem['path']}: {problem['reason']}", file=sys.stderr)
         print(f"{index.records} records, {len(problems)} files left out: {index.database}")
-    if problems and options.strict:
-        raise UserError(f"{len(problems)} files in {options.results} are no records", "mend or remove them")
+    if problems:
+        raise UserError(
+            f"{len(problems)} files below {options.results} are no valid records: the database was built without them",
+            "mend them or move them away; none was changed",
+        )
 
 
 def _table(options: argparse.Namespace) -> None:

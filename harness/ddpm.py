@@ -52,10 +52,10 @@ class Ddpm:
         kept = full[self.timestep_map]
         betas = 1.0 - kept / np.append(1.0, kept[:-1])
         bars = np.cumprod(1.0 - betas)
-        before, after = np.append(1.0, bars[:-1]), np.append(bars[1:], 0.0)
+        before = np.append(1.0, bars[:-1])
         posterior = betas * (1.0 - before) / (1.0 - bars)
         self.betas, self.alphas_cumprod = betas, bars
-        self.alphas_cumprod_previous, self.alphas_cumprod_next = before, after
+        self.alphas_cumprod_previous = before
         self.posterior_variance = posterior
         self.posterior_log_variance_clipped = np.log(np.append(posterior[1:2], posterior[1:]))
         self.posterior_mean_coef1 = betas * np.sqrt(before) / (1.0 - bars)

@@ -55,7 +55,7 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
         _sample_and_judge(config, space, denoiser, machine, findings)
     if findings.samples is not None:
         findings.statistics = outliers.probe(config, denoiser, images)
-        findings.measurements.append(outliers.summary(findings.statistics))
+        findings.measurements += outliers.summary(findings.statistics)
     findings.measurements.append(cost.peak_memory(machine.device))
     return _record(config, machine, training, findings)
 

@@ -56,7 +56,7 @@ def sample(config: RunConfig, denoiser: Denoiser, indices: npt.NDArray[np.int64]
 def guided(config: RunConfig, denoiser: Denoiser, labels_N: Tensor) -> Model:
     """The denoiser with its labels bound, and with guidance where the protocol has it."""
     scale, (low, high) = config.protocol.guidance.scale, config.protocol.guidance.interval
-    network = _in_tiles(denoiser) if labels_N.device.type == "cpu" else denoiser
+    network = _in_tiles(denoiser, CPU_TILE if labels_N.device.type == "cpu" else len(labels_N))
     if scale == 1.0:
         return lambda x, t_N: network(x, t_N, labels_N)
     null_N = torch.full_like(labels_N, denoiser.null_label or 0)
@@ -93,12 +93,12 @@ def sample_all(config: RunConfig, denoiser: Denoiser, folder: Path, precision: s
     return np.concatenate(parts)
 
 
-def _in_tiles(denoiser: Denoiser) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _in_tiles(denoiser: Denoiser, tile: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def network(x: Tensor, t_N: Tensor, y_N: Tensor) -> Tensor:
         outs = []
-        for start in range(0, len(x), CPU_TILE):
-            rows = torch.arange(start, start + CPU_TILE).clamp(max=len(x) - 1)
-            outs.append(denoiser(x[rows], t_N[rows], y_N[rows])[: len(x) - start])
+        for start in range(0, len(x), tile):
+            rows = torch.arange(start, start + tile, device=x.device).clamp(max=len(x) - 1)
+            outs.append(denoiser(x[rows], t_N[rows], y_N[rows]).float()[: len(x) - start])
         return torch.cat(outs)
 
     return network

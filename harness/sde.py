@@ -35,7 +35,8 @@ def sde_interval(flow: Flow, sampler: SdeSampler) -> Interval:
     """The times between which the SDE is solved; the last step covers what is left."""
     epsilon = 0.0 if flow.is_direct else 1e-3
     starts_late = not flow.is_vp and (sampler.diffusion == "sbdm" or flow.prediction != "velocity")
-    return Interval(epsilon if starts_late else 0.0, 1 - (sampler.last_step_size or epsilon))
+    left = sampler.last_step_size if sampler.last_step != "none" else 0.0
+    return Interval(epsilon if starts_late else 0.0, 1 - (left or epsilon))
 
 
 def diffusion(flow: Flow, sampler: SdeSampler, x: Tensor, t: Tensor) -> Tensor:

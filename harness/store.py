@@ -128,9 +128,16 @@ def record_name(created: datetime, config: RunConfig) -> str:
 
 
 def find(results: Path, config: RunConfig) -> Stored | None:
-    """The newest record of a run, or None."""
-    found = [read(path) for path in sorted(_folder(results, config).glob(f"*-{config.run_id}.json"))]
-    return next((each for each in reversed(found) if isinstance(each, Stored)), None)
+    """The newest record of a run, or None.  Raises UserError where a file of that run is no valid record."""
+    newest = None
+    for path in sorted(_folder(results, config).glob(f"*-{config.run_id}.json")):
+        newest = read(path)
+        if isinstance(newest, Problem):
+            raise UserError(
+                f"{path} is not a valid record: {newest.reason}",
+                "restore it, or move it away to make the run anew",
+            )
+    return newest
 
 
 def read(path: Path) -> Stored | Problem:
@@ -171,7 +178,7 @@ def rebuild(results: Path) -> Index:
         os.replace(part, database)
     except OSError as error:
         raise disk_error(database, error) from error
-    except duckdb.IOException as error:
+    except (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException) as error:
         raise UserError(
             f"{database} could not be written: {str(error).splitlines()[0]}",
             "the records are safe; free space or mend permissions, then run `python -m harness index`",

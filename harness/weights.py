@@ -1,5 +1,6 @@
 """Weights from files: read without running code, loaded without leaving a key over."""
 
+import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +19,14 @@ SHOWN_KEYS = 8
 def read_tensors(path: Path) -> Any:
     """What a `.safetensors` or torch file holds: tensors and plain containers, nothing that could run.
 
+    The one class allowed beside them is argparse's Namespace, in which official checkpoints keep their arguments.
     Raises UserError for a file that is missing, damaged, or a pickle that asks for code.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no weights file {path}", "give the path of a .pt or .safetensors file") from None
     except pickle.UnpicklingError as error:
@@ -39,12 +42,30 @@ def read_tensors(path: Path) -> Any:
         raise disk_error(path, error) from error
 
 
-def load_official(module: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str] | None = None) -> None:
-    """Load an official state dict strictly; `names` maps official key prefixes to ours where they differ.
+def read_official(path: Path) -> Mapping[str, Tensor]:
+    """The state dict in an official file: a bare one, or the EMA of a training checkpoint.
+
+    Raises UserError where the file holds neither.
+    """
+    content = read_tensors(path)
+    if isinstance(content, dict) and isinstance(content.get("ema"), dict):
+        content = content["ema"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path} holds no state dict", "give a bare state dict, or a training checkpoint with its EMA")
+    return content
+
+
+def load_official(module: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+    """Load an official state dict strictly; `names` maps official keys to ours where they differ.
 
     Raises UserError with the missing keys, the unexpected ones and the shapes that differ.
     """
-    renamed = {_ours(key, names or {}): value for key, value in state.items()}
+    module.load_state_dict(fitted(module, state, names), strict=True)
+
+
+def fitted(module: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The state dict under our names, once it is sure to fit; the module may be on the meta device."""
+    renamed = {names.get(key, key): value for key, value in state.items()}
     wanted = module.state_dict()
     troubles = [
         *_listed("missing", [key for key in wanted if key not in renamed]),
@@ -63,14 +84,7 @@ def load_official(module: nn.Module, state: Mapping[str, Tensor], names: Mapping
             f"these weights do not fit this network: {'; '.join(troubles)}",
             "choose the backbone and size that the file was made for",
         )
-    module.load_state_dict(renamed, strict=True)
-
-
-def _ours(key: str, names: Mapping[str, str]) -> str:
-    for official, ours in names.items():
-        if key == official or key.startswith(official + "."):
-            return ours + key[len(official) :]
-    return key
+    return renamed
 
 
 def _listed(kind: str, keys: list[str]) -> list[str]:

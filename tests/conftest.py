@@ -13,6 +13,7 @@ GOLDENS = Path(__file__).parent / "goldens" / "backbones"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--goldens", type=Path, default=GOLDENS, help="a golden directory (default: the copy in tests/)")
+    parser.addoption("--board-picture", help="where to keep a screenshot of the board on the committed results")
     parser.addoption("--goldens-strict", action="store_true", help="fail on families that are not implemented yet")
 
 

@@ -29,6 +29,7 @@ NAMES_AND_SETTINGS = [
     ),
     (["run", "--backbone", "sit", "--registers", "dsr", "--set", "registers.denoiser.count=2.5"], "integer"),
     (["run", "--backbone", "sit", "--set", "registers.denoiser.count=4"], "absent from this run"),
+    (["run", "--backbone", "sit", "--registers", "dsr", "--set", "registers.denoiser=null"], "use --registers"),
     (["run", "--backbone", "sit", "--set", "recipe.stepz=4"], "did you mean steps"),
     (["run", "--backbone", "sit", "--set", "recipes.steps=4"], "did you mean recipe"),
     (["run", "--backbone", "sit", "--set", "recipe.steps=many"], "integer"),
@@ -169,11 +170,18 @@ def test_a_spoiled_record_is_named_and_left_alone(place: Path) -> None:
     for name, text in spoiled.items():
         (folder / name).write_text(text)
     said = harness("index", cwd=place)
-    assert said.code == 0
+    assert said.code == 2
     assert said.out.startswith("1 records, 6 files left out")
+    assert "the database was built without them" in said.err
     for name, text in spoiled.items():
         assert f"{name}: " in said.err
         assert (folder / name).read_text() == text
+
+
+def test_a_spoiled_record_of_this_very_run(place: Path) -> None:
+    good = run(quick_config(place))
+    good.path.write_text(good.path.read_text()[:-100])
+    _is_refused(harness(*quick_words(), "--device", "cpu", cwd=place), "not a valid record")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from harness.spec import RunConfig
 from tests.builders import quick_config, quick_words
 
 KILLS = 10
-STEPS = 400
+STEPS = 200
 
 
 def _bytes(config: RunConfig) -> tuple[bytes, bytes]:

@@ -47,7 +47,7 @@ def _network(golden: Golden) -> Denoiser:
         | ctor
     )
     _check_facts(golden, network)
-    load_official(network, golden.state_dict())
+    load_official(network, golden.state_dict(), {})
     return network.eval()
 
 

@@ -25,6 +25,7 @@ def probe(config: RunConfig, denoiser: Denoiser, images: Images) -> list[Outlier
     """Statistics of every block at every noise level of the protocol, on images spread evenly over the data.
 
     Float32, true labels, no guidance; the noise of probe image i depends on (seed, i) and is the same at all levels.
+    A block whose norms are no numbers has no statistics.
     """
     device = next(denoiser.parameters()).device
     count = min(config.protocol.outlier_images, len(images))
@@ -38,7 +39,8 @@ def probe(config: RunConfig, denoiser: Denoiser, images: Images) -> list[Outlier
 
         def watch(block: int, tokens_NLD: Tensor, time: float = time) -> None:
             patches = tokens_NLD.shape[1] - denoiser.registers.present(block)
-            found.append(_statistics(block, time, tokens_NLD[:, :patches].float(), tokens_NLD[:, patches:].float()))
+            statistics = _statistics(block, time, tokens_NLD[:, :patches].float(), tokens_NLD[:, patches:].float())
+            found.extend([statistics] if statistics else [])
 
         with torch.no_grad():
             x, t_N = objective_of(config).at_time(clean, noise, time)
@@ -46,20 +48,27 @@ def probe(config: RunConfig, denoiser: Denoiser, images: Images) -> list[Outlier
     return found
 
 
-def summary(statistics: list[OutlierStatistics]) -> Measurement:
-    """The worst block at the worst noise level."""
+def summary(statistics: list[OutlierStatistics]) -> list[Measurement]:
+    """The worst block at the worst noise level, or nothing where there are no statistics."""
+    if not statistics:
+        return []
     worst = max(statistics, key=lambda s: s.max_over_median)
-    return Measurement(
-        name="outlier_max_over_median",
-        value=worst.max_over_median,
-        unit="patch median norm",
-        better="neither",
-        note=f"largest over blocks and noise levels: block {worst.block} at t = {worst.time}; mean over images",
-    )
+    note = f"largest over blocks and noise levels: block {worst.block} at t = {worst.time}; mean over images"
+    return [
+        Measurement(
+            name="outlier_max_over_median",
+            value=worst.max_over_median,
+            unit="patch median norm",
+            better="neither",
+            note=note,
+        )
+    ]
 
 
-def _statistics(block: int, time: float, patches_NLD: Tensor, registers_NRD: Tensor) -> OutlierStatistics:
+def _statistics(block: int, time: float, patches_NLD: Tensor, registers_NRD: Tensor) -> OutlierStatistics | None:
     norms_NL = patches_NLD.norm(dim=-1)
+    if not norms_NL.isfinite().all() or not registers_NRD.norm(dim=-1).isfinite().all():
+        return None
     median_N1 = norms_NL.quantile(0.5, dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     relative_NL = norms_NL / median_N1
     registers = None

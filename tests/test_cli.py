@@ -1,0 +1,125 @@
+"""The command line, as a researcher uses it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.spec import RunRecord
+from tests.builders import harness, image_folder, quick_words
+
+
+@pytest.mark.parametrize(("backbone", "registers"), [("sit", "dsr"), ("dit", "denoiser")])
+def test_run_trains_measures_stores_and_tells(tmp_path: Path, backbone: str, registers: str) -> None:
+    none = harness(*quick_words(backbone, "none"), cwd=tmp_path)
+    assert none.code == 0, none.err
+    said = harness(*quick_words(backbone, registers), cwd=tmp_path)
+    assert said.code == 0, said.err
+    for words in ("4 tokens from block 1 of 3", "6 steps", "fd_digits", "to none", "python -m harness board"):
+        assert words in said.out
+    (path,) = [Path(line.split()[1]) for line in said.out.splitlines() if line.startswith("record ")]
+    record = RunRecord.model_validate_json((tmp_path / path).read_bytes())
+    assert record.status == "finished"
+    assert record.samples is not None
+    assert (tmp_path / path).with_name(record.samples.file).read_bytes().startswith(b"\x89PNG")
+    again = harness(*quick_words(backbone, registers), cwd=tmp_path)
+    assert "nothing was run" in again.out
+    assert str(path) in again.out
+
+
+def test_seeds_are_separate_runs_and_json_is_for_machines(tmp_path: Path) -> None:
+    said = harness(*quick_words(), "--seeds", "0-1", "--json", cwd=tmp_path)
+    first, second = json.loads(said.out)
+    assert (first["config"]["seed"], second["config"]["seed"]) == (0, 1)
+    assert first["run_id"] != second["run_id"]
+    index = json.loads(harness("index", "--json", cwd=tmp_path).out)
+    assert (index["records"], index["problems"]) == (2, [])
+
+
+def test_dry_run_shows_every_field_and_touches_nothing(tmp_path: Path) -> None:
+    said = harness("run", "--backbone", "sit-b-2", "--registers", "dsr", "--dry-run", cwd=tmp_path)
+    config = json.loads(said.out)
+    assert config["registers"] == {
+        "preset": "dsr",
+        "denoiser": {"count": 36, "start_block": 4},
+        "absent_stages": ["encoder"],
+    }
+    assert config["network"]["width"] == 768
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_change_of_kind_starts_from_that_kinds_defaults(tmp_path: Path) -> None:
+    words = ["run", "--backbone", "sit", "--dry-run", "--set", "sampler.points=9", "--set", "sampler.kind=sde"]
+    sampler = json.loads(harness(*words, cwd=tmp_path).out)["sampler"]
+    assert (sampler["kind"], sampler["points"], sampler["diffusion"]) == ("sde", 9, "sigma")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("sampler.kind=sde", "sampler.points=4"),
+        ("objective.path=gvp", "objective.prediction=noise", "sampler.method=dopri5"),
+        ("objective.path=vp", "objective.prediction=score", "sampler.method=euler", "sampler.points=4"),
+        ("protocol.guidance.scale=2.0", "protocol.guidance.interval=[0.2,0.9]"),
+    ],
+    ids=" ".join,
+)
+def test_the_other_ways_to_train_and_sample_a_flow(tmp_path: Path, changes: tuple[str, ...]) -> None:
+    said = harness(*quick_words("sit", "denoiser", *changes), "--json", cwd=tmp_path)
+    assert said.code == 0, said.err
+    record = RunRecord.model_validate({k: v for k, v in json.loads(said.out).items() if k != "path"})
+    assert record.status == "finished"
+    assert ("adaptive" in " ".join(record.notes)) == ("sampler.method=dopri5" in changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("sampler.kind=ddim", "sampler.respacing=ddim4", "sampler.eta=0.5"),
+        ("objective.variance=fixed_large", "network.learn_sigma=false", "protocol.guidance.scale=1.5"),
+        ("objective.schedule=squaredcos_cap_v2", "sampler.clip_denoised=true"),
+    ],
+    ids=" ".join,
+)
+def test_the_other_ways_to_train_and_sample_a_diffusion(tmp_path: Path, changes: tuple[str, ...]) -> None:
+    said = harness(*quick_words("dit", "denoiser", *changes), cwd=tmp_path)
+    assert said.code == 0, said.err
+
+
+@pytest.mark.parametrize("rate", ["10", "1e10"])
+def test_a_ruined_run_is_a_result_too(tmp_path: Path, rate: str) -> None:
+    words = quick_words("sit", "dsr", f"recipe.learning_rate={rate}", "recipe.warmup_steps=0")
+    said = harness(*words, cwd=tmp_path)
+    assert said.code == 0, said.err
+    assert "record " in said.out
+
+
+def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
+    words = quick_words("sit", "none", "recipe.learning_rate=1e30", "recipe.warmup_steps=0")
+    said = harness(*words, cwd=tmp_path)
+    assert said.code == 0, said.err
+    assert "DIVERGED at step" in said.out
+    assert "fd_digits" not in said.out
+    assert "nothing was run" in harness(*words, cwd=tmp_path).out
+
+
+def test_a_folder_of_images_end_to_end(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data")
+    (data / "class1" / "0.png").write_bytes(b"not an image")
+    words = quick_words("dit", "denoiser", "task.image_size=16")
+    said = harness(*words, "--task", "folder", "--data", str(data), "--json", cwd=tmp_path)
+    assert said.code == 0, said.err
+    record = json.loads(said.out)
+    assert record["notes"] == ["left out 1 unreadable of 15 images: class1/0.png"]
+    assert "class1/0.png" in said.err
+    assert record["config"]["task"]["num_classes"] == 3
+    assert not [m for m in record["measurements"] if m["name"] == "fd_digits"]
+    assert str(tmp_path) not in said.out, "a record names no place of one machine"
+
+
+@pytest.mark.parametrize("what", ["backbones", "registers", "tasks"])
+def test_list_says_what_there_is(tmp_path: Path, what: str) -> None:
+    entries = json.loads(harness("list", what, "--json", cwd=tmp_path).out)
+    text = harness("list", what, cwd=tmp_path).out
+    assert entries
+    assert all(entry["name"] in text for entry in entries)

@@ -1,0 +1,104 @@
+"""Flows and chains where the answer is known in closed form."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.ddpm import Ddpm
+from harness.errors import UserError
+from harness.flow import Flow
+from harness.respacing import kept_steps
+from harness.sde import sample_sde
+from harness.spec import DdimSampler, DdpmObjective, FlowObjective, OdeSampler, SdeSampler
+
+DATA_DEVIATION = 0.5
+COUNT = 4000
+
+
+def _flow(path: str, prediction: str = "velocity") -> Flow:
+    return Flow(FlowObjective.model_validate({"kind": "flow", "path": path, "prediction": prediction}))
+
+
+def _exact_model(flow: Flow, x: Tensor, t_N: Tensor) -> Tensor:
+    """What a perfect network says where the data are N(0, 0.5^2)."""
+    t = t_N.view(-1, 1)
+    variance = (flow.path.alpha(t) * DATA_DEVIATION) ** 2 + flow.path.sigma(t) ** 2
+    score = -x / variance
+    if flow.prediction == "score":
+        return score
+    if flow.prediction == "noise":
+        return -flow.path.sigma(t) * score
+    slope = flow.path.alpha(t) * flow.path.d_alpha(t) * DATA_DEVIATION**2 + flow.path.sigma(t) * flow.path.d_sigma(t)
+    return x * slope / variance
+
+
+@pytest.mark.parametrize("path", ["linear", "gvp", "vp"])
+@pytest.mark.parametrize("prediction", ["velocity", "noise", "score"])
+def test_the_ode_carries_noise_to_the_data(path: str, prediction: str) -> None:
+    flow = _flow(path, prediction)
+    noise = torch.randn(COUNT, 1, generator=torch.Generator().manual_seed(0))
+    sampler = OdeSampler(kind="ode", method="heun", points=200)
+    out = flow.sample_ode(lambda x, t: _exact_model(flow, x, t), noise, sampler)
+    assert float(out.std() / noise.std()) == pytest.approx(DATA_DEVIATION, rel=0.01)
+
+
+@pytest.mark.parametrize("diffusion", ["sigma", "linear", "decreasing", "increasing-decreasing", "constant"])
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_the_sde_has_the_same_ending(diffusion: str, method: str) -> None:
+    flow = _flow("linear")
+    random = torch.Generator().manual_seed(0)
+    settings = {"diffusion": diffusion, "method": method, "diffusion_norm": 0.3}
+    sampler = SdeSampler.model_validate({"kind": "sde"} | settings)
+    noise = torch.randn(COUNT, 1, generator=random)
+    *_, out = sample_sde(
+        flow, lambda x, t: _exact_model(flow, x, t), noise, sampler, lambda: torch.randn(COUNT, 1, generator=random)
+    )
+    assert float(out.std()) == pytest.approx(DATA_DEVIATION, rel=0.06)
+
+
+def test_the_likelihood_of_a_gaussian_is_exact() -> None:
+    flow = _flow("linear")
+    data = torch.linspace(-1, 1, 9).view(-1, 1)
+    sampler = OdeSampler(kind="ode", method="rk4", points=200)
+    log_p, _ = flow.log_likelihood(lambda x, t: _exact_model(flow, x, t), data, sampler, lambda: torch.ones(9, 1))
+    exact = -0.5 * (data / DATA_DEVIATION) ** 2 - math.log(DATA_DEVIATION * math.sqrt(2 * math.pi))
+    torch.testing.assert_close(log_p, exact[:, 0], atol=2e-3, rtol=0)
+
+
+def test_ddim_carries_noise_to_the_data() -> None:
+    ddpm = Ddpm(DdpmObjective(kind="ddpm", variance="fixed_small"), "ddim250")
+    full = Ddpm(DdpmObjective(kind="ddpm"))
+
+    def model(x: Tensor, t_N: Tensor) -> Tensor:
+        bar = torch.tensor(full.alphas_cumprod)[t_N].float().view(-1, 1)
+        return x * (1 - bar).sqrt() / (bar * DATA_DEVIATION**2 + 1 - bar)
+
+    noise = torch.randn(COUNT, 1, generator=torch.Generator().manual_seed(0))
+    sampler = DdimSampler(kind="ddim", respacing="ddim250")
+    *_, (out, _) = ddpm.sample_ddim(model, noise, sampler, lambda: torch.zeros_like(noise))
+    assert float(out.std() / noise.std()) == pytest.approx(DATA_DEVIATION, rel=0.02)
+
+
+def test_respacing_keeps_both_ends() -> None:
+    assert kept_steps("250", 1000)[:3] == [0, 4, 8]
+    assert kept_steps("250", 1000)[-1] == 999
+    assert kept_steps("", 1000) == list(range(1000))
+    assert kept_steps("ddim50", 1000) == list(range(0, 1000, 20))
+    assert [len(kept_steps(text, 1000)) for text in ("10,15,20", "2", "1000")] == [45, 2, 1000]
+
+
+@pytest.mark.parametrize("text", ["0", "1", "1001", "-5", "500,600", "ddim0", "ddim1", "ddim999", "a", "10,", "2.5"])
+def test_respacings_that_cannot_be_kept_are_refused(text: str) -> None:
+    with pytest.raises(UserError):
+        kept_steps(text, 1000)
+
+
+def test_one_time_axis_for_probes() -> None:
+    """t = 0 is noise and t = 1 is data, also where the family counts the other way."""
+    data, noise = torch.ones(2, 1, 2, 2), torch.zeros(2, 1, 2, 2)
+    for objective in (_flow("linear"), Ddpm(DdpmObjective(kind="ddpm"))):
+        near_noise, near_data = (float(objective.at_time(data, noise, time)[0].mean()) for time in (0.02, 0.98))
+        assert near_noise < 0.1
+        assert near_data > 0.9

@@ -1,0 +1,147 @@
+"""Metrics against cases whose answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from harness.data import digits
+from harness.metrics import cost, outliers
+from harness.metrics import digits as digits_metric
+from harness.metrics.frechet import Moments, frechet_distance, moments
+from harness.run import run
+from harness.spec import DdpmSampler, OdeSampler, SdeSampler
+from tests.builders import quick_config
+
+
+def test_the_distance_of_a_set_to_itself_is_zero() -> None:
+    features = np.random.default_rng(0).normal(size=(500, 20))
+    assert frechet_distance(moments(features), moments(features)) == pytest.approx(0, abs=1e-9)
+
+
+def test_gaussians_with_diagonal_covariance_have_a_closed_form() -> None:
+    a = Moments(9, np.array([0.0, 1.0]), np.diag([4.0, 9.0]))
+    b = Moments(9, np.array([3.0, 1.0]), np.diag([1.0, 16.0]))
+    assert frechet_distance(a, b) == pytest.approx(9 + (2 - 1) ** 2 + (3 - 4) ** 2)
+
+
+def test_singular_covariances_are_no_trouble() -> None:
+    a = Moments(9, np.zeros(3), np.diag([1.0, 0.0, 0.0]))
+    b = Moments(9, np.zeros(3), np.diag([0.0, 1.0, 0.0]))
+    assert frechet_distance(a, b) == pytest.approx(2.0)
+
+
+def test_it_agrees_with_the_matrix_square_root() -> None:
+    from scipy.linalg import sqrtm
+
+    random = np.random.default_rng(1)
+    a, b = (moments(random.normal(size=(200, 12)) @ random.normal(size=(12, 12))) for _ in range(2))
+    cross = np.trace(sqrtm(a.covariance @ b.covariance).real)
+    expected = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-8)
+
+
+def test_real_digits_are_near_themselves_and_noise_is_far() -> None:
+    images = digits()
+    everything = images.pixels(np.arange(len(images)))
+    distance, accuracy = digits_metric.measure(everything, images.labels)
+    assert distance.value == pytest.approx(0, abs=1e-6)
+    assert accuracy.value > 0.97
+    half, _ = digits_metric.measure(everything[::2], images.labels[::2])
+    noise = np.random.default_rng(0).integers(0, 256, everything.shape, dtype=np.uint8)
+    far, guessing = digits_metric.measure(noise, images.labels)
+    assert half.value < 2
+    assert far.value > 50
+    assert guessing.value < 0.3
+
+
+def test_the_metric_never_calls_itself_fid() -> None:
+    images = digits()
+    found = digits_metric.measure(images.pixels(np.arange(100)), images.labels[:100])
+    assert all("fid" not in m.name.lower() and "not an FID" in m.note for m in found)
+
+
+def test_features_do_not_depend_on_how_many_images_there_are() -> None:
+    pixels = digits().pixels(np.arange(600))
+    features, _ = digits_metric._look(pixels)
+    few, _ = digits_metric._look(pixels[:7])
+    np.testing.assert_array_equal(features[:7], few)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        (OdeSampler(kind="ode", method="euler", points=50), 49),
+        (OdeSampler(kind="ode", method="heun", points=26), 50),
+        (OdeSampler(kind="ode", method="dopri5"), None),
+        (SdeSampler(kind="sde", points=250), 2 * 249 + 2),
+        (DdpmSampler(kind="ddpm", respacing="250"), 250),
+    ],
+)
+def test_evaluations_are_counted_not_steps(sampler: object, expected: int | None) -> None:
+    assert cost.evaluations(sampler) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backbone", ["sit", "dit"])
+def test_the_count_of_evaluations_is_what_really_happens(tmp_path: Path, backbone: str) -> None:
+    from harness.build import build
+    from harness.sample import sample
+
+    config = quick_config(tmp_path, backbone)
+    denoiser = build(config)
+    calls: list[None] = []
+    denoiser.register_forward_hook(lambda *_: calls.append(None))
+    sample(config, denoiser, np.arange(8), "float32")
+    assert len(calls) == cost.evaluations(config.sampler)
+
+
+def _statistics(patches: Tensor, registers: Tensor | None = None) -> outliers.OutlierStatistics:
+    none = patches[:, :0] if registers is None else registers
+    found = outliers._statistics(2, 0.5, patches, none)
+    assert found is not None
+    return found
+
+
+def test_a_planted_outlier_is_found_whatever_its_place() -> None:
+    """Its place differs from image to image: averaging first would hide it."""
+    random = torch.Generator().manual_seed(0)
+    patches = torch.randn(8, 50, 16, generator=random)
+    patches = patches / patches.norm(dim=-1, keepdim=True)
+    calm = _statistics(patches)
+    assert calm.max_over_median == pytest.approx(1, abs=1e-5)
+    assert (calm.share_above_3x, calm.share_above_5x) == (0, 0)
+    for image in range(8):
+        patches[image, image * 5] *= 20
+    planted = _statistics(patches)
+    assert planted.max_over_median == pytest.approx(20, rel=1e-4)
+    assert planted.share_above_5x == pytest.approx(1 / 50)
+
+
+def test_a_channel_that_is_large_for_all_tokens_is_no_token_outlier() -> None:
+    patches = torch.ones(4, 30, 16)
+    patches[:, :, 3] = 100
+    found = _statistics(patches)
+    assert found.max_over_median == pytest.approx(1)
+    assert found.channel_share > 0.99
+
+
+def test_norms_that_are_no_numbers_have_no_statistics() -> None:
+    assert outliers._statistics(0, 0.5, torch.full((2, 3, 4), torch.inf), torch.empty(2, 0, 4)) is None
+    assert outliers.summary([]) == []
+
+
+def test_registers_are_kept_apart() -> None:
+    patches, registers = torch.ones(4, 30, 16), 7 * torch.ones(4, 2, 16)
+    found = _statistics(patches, registers)
+    assert found.max_over_median == pytest.approx(1)
+    assert found.register_max_over_median == pytest.approx(7)
+    assert _statistics(patches).register_max_over_median is None
+
+
+def test_a_run_records_every_block_at_every_noise_level(tmp_path: Path) -> None:
+    record = run(quick_config(tmp_path, "dit", "denoiser")).record
+    assert [(o.time, o.block) for o in record.outliers] == [(t, b) for t in (0.2, 0.8) for b in range(3)]
+    have_registers = [o.register_max_over_median is not None for o in record.outliers]
+    assert have_registers == [False, True, True] * 2

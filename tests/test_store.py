@@ -1,0 +1,163 @@
+"""Records: appended, never changed; the database: rebuilt whole from them."""
+
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pytest
+from pydantic import ValidationError
+
+from harness import store
+from harness.spec import Measurement, Provenance, RunConfig, RunRecord
+from leaderboard import queries
+from tests.builders import quick_config
+
+CREATED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+
+
+def make_record(config: RunConfig, value: float = 10.0, minutes: int = 0) -> RunRecord:
+    """A record that was not run, for what does not look at its numbers."""
+    measurements = (
+        Measurement(name="fd_digits", value=value, unit="d", better="lower", num_images=30),
+        Measurement(name="digits_accuracy", value=0.5, unit="share", better="higher", num_images=30),
+        Measurement(name="outlier_max_over_median", value=1.5, unit="ratio", better="neither"),
+        Measurement(name="gflops", value=0.01, unit="GFLOP", better="lower"),
+    )
+    return RunRecord(
+        run_id=config.run_id,
+        created=CREATED + timedelta(minutes=minutes),
+        status="finished",
+        config=config.published(),
+        measurements=measurements,
+        provenance=Provenance(
+            commit=None,
+            dirty=None,
+            code_sha256="0" * 64,
+            versions={},
+            machine={},
+            device="cpu",
+            precision="float32",
+            threads=1,
+            sampling_batch=1,
+        ),
+    )
+
+
+def _fill(place: Path) -> Path:
+    results = place / "results"
+    for seed in (0, 1):
+        for registers, value in (("none", 10.0), ("denoiser", 8.0 + seed)):
+            store.append(results, make_record(quick_config(place, "sit", registers, seed=seed), value), None)
+    store.append(results, make_record(quick_config(place, "dit", "denoiser"), 3.0), None)
+    return results
+
+
+def _runs(results: Path) -> list[tuple[object, ...]]:
+    connection = store.snapshot(results / store.DATABASE)
+    (board,) = queries.boards(connection).itertuples(index=False)
+    frame = queries.runs(connection, board.task, board.protocol, "fd_digits")
+    return [(r.backbone, r.registers, r.seed, r.value, r.difference) for r in frame.itertuples()]
+
+
+def test_differences_exist_only_to_the_matched_arm(tmp_path: Path) -> None:
+    results = _fill(tmp_path)
+    store.rebuild(results)
+    rows = {(r[0], r[1], r[2]): r[4] for r in _runs(results)}
+    assert rows["sit-tiny", "denoiser", 0] == -2.0
+    assert rows["sit-tiny", "denoiser", 1] == -1.0
+    for alone in (("sit-tiny", "none", 0), ("dit-tiny", "denoiser", 0)):
+        assert rows[alone] != rows[alone], "no difference where there is no matched arm"
+
+
+def test_the_newest_record_of_a_run_counts_not_the_best(tmp_path: Path) -> None:
+    config = quick_config(tmp_path)
+    results = tmp_path / "results"
+    for minutes, value in ((0, 5.0), (1, 9.0)):
+        store.append(results, make_record(config, value, minutes), None)
+    store.rebuild(results)
+    assert [r[3] for r in _runs(results)] == [9.0]
+    found = store.find(results, config)
+    assert found is not None
+    assert found.record.value("fd_digits") == 9.0
+
+
+def test_a_record_is_never_overwritten(tmp_path: Path) -> None:
+    record = make_record(quick_config(tmp_path))
+    path = store.append(tmp_path, record, None)
+    before = path.read_bytes()
+    with pytest.raises(Exception, match="never overwritten"):
+        store.append(tmp_path, record, None)
+    assert path.read_bytes() == before
+
+
+def test_absent_is_not_zero_and_nan_is_no_number() -> None:
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValidationError):
+            Measurement(name="x", value=value, unit="", better="lower")
+
+
+def test_the_id_of_a_run_is_what_decides_its_outcome(tmp_path: Path) -> None:
+    config = quick_config(tmp_path)
+    elsewhere = config.model_copy(update={"execution": config.execution.model_copy(update={"threads": 7})})
+    assert config.run_id == elsewhere.run_id == config.published().run_id
+    assert config.run_id != quick_config(tmp_path, seed=1).run_id
+    assert config.arm_id == quick_config(tmp_path, seed=1).arm_id
+    assert quick_config(tmp_path, "sit", "dsr").without_registers().run_id == config.run_id
+
+
+def test_ids_of_committed_records_never_move(tmp_path: Path) -> None:
+    """A new field with a default must not rename the runs that were made before it."""
+    from harness.resolve import Request, resolve
+
+    assert resolve(Request("sit", registers="dsr")).run_id == "2ca20314b113"
+
+
+def test_readers_see_the_old_database_or_the_new_one(tmp_path: Path) -> None:
+    results = _fill(tmp_path)
+    store.rebuild(results)
+    errors: list[Exception] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                assert len(_runs(results)) == 5
+            except Exception as error:  # noqa: BLE001
+                errors.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    code = "import sys, pathlib, harness.store as s; [s.rebuild(pathlib.Path(sys.argv[1])) for _ in range(4)]"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(results)]) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    stop.set()
+    reader.join()
+    assert errors == []
+    assert [p.name for p in results.iterdir() if p.name.startswith(".")] == []
+
+
+def test_an_empty_folder_is_an_empty_database(tmp_path: Path) -> None:
+    index = store.rebuild(tmp_path / "new")
+    assert index.records == 0
+    with duckdb.connect(str(index.database), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+
+
+def test_arms_are_means_over_seeds_with_paired_differences(tmp_path: Path) -> None:
+    results = _fill(tmp_path)
+    store.rebuild(results)
+    connection = store.snapshot(results / store.DATABASE)
+    board = queries.boards(connection).iloc[0]
+    arms = queries.arms(connection, board["task"], board["protocol"], "fd_digits")
+    arm = arms[(arms["backbone"] == "sit-tiny") & (arms["registers"] == "denoiser")].iloc[0]
+    assert (arm["runs"], arm["mean"], arm["pairs"], arm["difference"]) == (2, 8.5, 2, -1.5)
+
+
+def test_intervals_are_students(tmp_path: Path) -> None:
+    from leaderboard.intervals import half_width
+
+    assert half_width(1.0, 3) == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+    assert half_width(1.0, 1) is None
