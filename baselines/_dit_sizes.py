@@ -40,7 +40,7 @@ _PATCHES = (2, 4, 8)
 # For the embedded digits: 8 x 8 grey pixels, small enough to learn on a laptop in a minute.
 _TINY = Network(input_size=8, in_channels=1, num_classes=10, patch_size=2, width=64, depth=4, num_heads=4)
 
-# 1,400 epochs of 1,281,167 images at batch 256; float32 with TF32 matrix products; no clipping, no warm-up.
+# 1,400 epochs of 1,281,167 images at batch 256; float32; no clipping, no warm-up.
 OFFICIAL_RECIPE = Recipe(steps=7_006_382, precision="float32")
 
 

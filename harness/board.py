@@ -26,6 +26,7 @@ def serve(results: Path, *, port: int, address: str, headless: bool) -> None:
         "browser.gatherUsageStats": "false",
         "server.fileWatcherType": "none",
         "server.showEmailPrompt": "false",
+        "client.toolbarMode": "viewer",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", str(results.resolve())]

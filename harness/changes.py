@@ -14,6 +14,7 @@ AnyFrozen = TypeVar("AnyFrozen", bound=Frozen)
 # What follows from something else, and what to use instead.
 _DERIVED = {
     "backbone": "use --backbone",
+    "seed": "use --seed, or --seeds",
     "size": "use --size, or an exact name such as --backbone sit-b-2",
     "registers.preset": "use --registers",
     "registers.denoiser": "use --registers denoiser, none or dsr, and set the fields of registers.denoiser",
@@ -39,14 +40,6 @@ class Changes:
             if path[0] not in known:
                 raise unknown_name("field", path[0], known)
             self._by_section.setdefault(path[0], []).append((path[1:], value))
-
-    def value(self, section: str, default: Any) -> Any:
-        """A section that is a single value, such as `seed`."""
-        for path, value in self._by_section.get(section, []):
-            if path:
-                raise UserError(f"{section} is a single value: it has no {'.'.join(path)}", f"use --set {section}=...")
-            default = value
-        return default
 
     def apply(self, section: str, model: AnyFrozen, kind: Any = None) -> AnyFrozen:
         """The section with the user's changes, validated.  `kind` is the type to validate as, where it is a union.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from harness.errors import UserError
-from harness.files import sweep_parts, write_whole
+from harness.files import force_to_disk, sweep_parts, write_whole
 from harness.weights import read_tensors
 
 KEPT = 2
@@ -22,10 +22,14 @@ State = dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints in one folder.  A file's name ends in the first digits of its own SHA-256."""
+    """The checkpoints in one folder.  A file's name ends in the first digits of its own SHA-256.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    `origin` says which code computes, on what; `notes` say where a training went on from another origin.
+    """
+
+    def __init__(self, folder: Path, origin: str) -> None:
+        self.folder, self.origin = folder, origin
+        self.notes: list[str] = []
         self._last = time.monotonic()
         self._cost = 0.0
         if folder.exists():
@@ -39,8 +43,9 @@ class Checkpoints:
         """Write a checkpoint whole, then drop all but the last two."""
         started = time.monotonic()
         staged = self.folder / STAGED
-        write_whole(staged, lambda part: _write(part, state | {"step": step, "rng": _random_states()}))
+        write_whole(staged, lambda part: _write(part, state | self._about(step)))
         staged.rename(self.folder / (f"step-{step:09d}-{_digest(staged)}.pt"))
+        force_to_disk(self.folder)
         for old in self._files()[:-KEPT]:
             old.unlink(missing_ok=True)
         self._last = time.monotonic()
@@ -56,7 +61,13 @@ class Checkpoints:
             return None
         state = _read(files[-1], fallback=files[-2] if len(files) > 1 else None)
         _restore_random_states(state["rng"])
+        self.notes = state["notes"]
+        if state["origin"] != self.origin:
+            self.notes.append(f"resumed at step {state['step']} by {self.origin}, after {state['origin']}")
         return state
+
+    def _about(self, step: int) -> State:
+        return {"step": step, "rng": _random_states(), "origin": self.origin, "notes": self.notes}
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("step-*-*.pt"))
@@ -102,7 +113,7 @@ def _read(file: Path, fallback: Path | None) -> State:
         state = read_tensors(file)
     except UserError as error:
         raise UserError(error.problem, remedy) from error
-    if not isinstance(state, dict) or not {"step", "rng", "model", "ema", "optimizer"} <= set(state):
+    if not isinstance(state, dict) or not {"step", "rng", "origin", "notes", "model", "ema", "optimizer"} <= set(state):
         raise UserError(f"{file} is no checkpoint of a training", remedy)
     return state
 
@@ -111,7 +122,7 @@ def _random_states() -> State:
     """The generators that a network may draw from by itself; the harness's own numbers need no state."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, gauss_next = random.getstate()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     return {
         "torch": torch.get_rng_state(),
         "cuda": cuda,
@@ -122,8 +133,8 @@ def _random_states() -> State:
 
 def _restore_random_states(states: State) -> None:
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
     kind, keys, position, has_gauss, gauss = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, internal, gauss_next = states["python"]

@@ -255,7 +255,7 @@ def _table(options: argparse.Namespace) -> None:
 
     text = markdown(Path(options.results), options.task)
     if options.write:
-        write_between_markers(options.write, text)
+        write_between_markers(options.write, text, options.task)
     else:
         print(text)
 

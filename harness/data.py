@@ -2,6 +2,8 @@
 
 # N batch, C channels, H height, W width
 
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from harness.errors import UserError
-from harness.files import write_array
+from harness.files import read_array, write_array
 from harness.folder import Listing, list_images
 from harness.images import Pixels, Values, read_pixels, to_unit
 from harness.progress import Progress, say
@@ -102,12 +105,17 @@ def _decode(listing: Listing, task: Task, cache: Path) -> Images:
             pixels, flags = cache / f"{start:09d}-pixels.npy", cache / f"{start:09d}-readable.npy"
             if not flags.exists():
                 _decode_shard(part, task, pixels, flags)
-            shards.append(np.load(pixels, mmap_mode="r"))
-            readable = np.load(flags)
+            shards.append(read_array(pixels, mapped=True))
+            readable = read_array(flags)
             kept += [label for (_, label), good in zip(part, readable, strict=True) if good]
             broken += [path for (path, _), good in zip(part, readable, strict=True) if not good]
             _judge(listing, broken)
             progress.advance(len(part))
+    if empty := sorted(set(range(len(listing.classes))) - set(kept)):
+        raise UserError(
+            f"no readable image in the class {listing.classes[empty[0]]} of {listing.root}: {_names(listing, broken)}",
+            "repair its images or remove its folder",
+        )
     notes = _left_out(listing, broken)
     for note in notes:
         say(note)
@@ -125,7 +133,7 @@ def _decode_shard(part: Sequence[tuple[Path, int]], task: Task, pixels: Path, fl
 def _try_read(path: Path, task: Task) -> Pixels | None:
     try:
         return read_pixels(path, task.image_size, task.channels)
-    except (OSError, SyntaxError, ValueError, EOFError):
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError):
         return None
 
 

@@ -39,6 +39,7 @@ _DISK_TROUBLE = {
     errno.EEXIST: "a file stands where a folder is wanted: choose another folder",
     errno.EISDIR: "a folder stands where a file is wanted: move it away",
     errno.EFBIG: "the file would be larger than that disk or your limits allow",
+    errno.EIO: "the disk does not answer as it should: copy what it still gives elsewhere",
     errno.ENAMETOOLONG: "that path is too long: choose a shorter one",
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import disk_error
+from harness.errors import UserError, disk_error
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,9 +23,9 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
-        _force_to_disk(part)
+        force_to_disk(part)
         os.replace(part, path)
-        _force_to_disk(path.parent)
+        force_to_disk(path.parent)
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
@@ -59,6 +59,19 @@ def write_array(path: Path, array: "npt.NDArray[Any]") -> None:
     write_whole(path, write)
 
 
+def read_array(path: Path, *, mapped: bool = False) -> "npt.NDArray[Any]":
+    """What `write_array` wrote, in memory or mapped from disk.  Raises UserError where the file is damaged."""
+    import numpy as np
+
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} is damaged: {error}", "delete it: the same command makes it again") from error
+    except OSError as error:
+        raise disk_error(path, error) from error
+    return array
+
+
 def sweep_parts(folder: Path) -> None:
     """Remove what a killed `write_whole` left in `folder`.  Only the folder's one owner may call this."""
     for part in folder.glob(".*.part"):
@@ -76,7 +89,8 @@ def require_writable(folder: Path) -> None:
         raise disk_error(folder, error) from error
 
 
-def _force_to_disk(path: Path) -> None:
+def force_to_disk(path: Path) -> None:
+    """Return when a file's content, or a folder's names, would survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -222,19 +222,24 @@ class Flow:
         """Solve dx/dt = velocity from noise to data: the sample, or with `trajectory` all grid points, first axis.
 
         `reverse` starts from data.  Adaptive methods choose their steps by an error over the whole batch, so there an
-        image depends, within the tolerances, on its companions.
+        image depends, within the tolerances, on its companions; where their steps shrink to nothing the sample is NaN.
         """
         grid = self.ode_interval(reverse=reverse).grid(sampler.points, noise)
         method = TORCHDIFFEQ_NAMES.get(sampler.method, sampler.method)
-        states: Tensor = odeint(
-            lambda t, x: self.velocity(model, x, t.expand(len(x))),
-            noise,
-            grid if trajectory or method == "dopri5" else grid[[0, -1]],
-            method=method,
-            atol=sampler.absolute_tolerance,
-            rtol=sampler.relative_tolerance,
-            options=None if method == "dopri5" else {"grid_constructor": lambda *_: grid},
-        )
+        try:
+            states: Tensor = odeint(
+                lambda t, x: self.velocity(model, x, t.expand(len(x))),
+                noise,
+                grid if trajectory or method == "dopri5" else grid[[0, -1]],
+                method=method,
+                atol=sampler.absolute_tolerance,
+                rtol=sampler.relative_tolerance,
+                options=None if method == "dopri5" else {"grid_constructor": lambda *_: grid},
+            )
+        except AssertionError as error:
+            if "underflow in dt" not in str(error):
+                raise
+            return torch.full_like(noise, torch.nan)
         return states if trajectory else states[-1]
 
     def log_likelihood(

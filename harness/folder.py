@@ -14,7 +14,8 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".bmp", ".
 class Listing:
     """What a folder holds: classes in alphabetical order, and (path, label) of each image in a fixed order.
 
-    `fingerprint` changes when an image is added, removed, renamed or changes its size in bytes.
+    `fingerprint` changes when an image is added, removed, renamed or changes its size in bytes; an edit that leaves the
+    size as it was is not seen.
     """
 
     root: Path
@@ -24,7 +25,7 @@ class Listing:
 
 
 def list_images(root: Path) -> Listing:
-    """List `root/<class>/**/<image>`.  Links to folders are not followed; hidden files are passed over.
+    """List `root/<class>/**/<image>`.  Links to folders inside a class are not followed; hidden files are passed over.
 
     Raises UserError where the folder is missing, unreadable, has no class subfolders, or a class without images.
     """
@@ -39,11 +40,13 @@ def list_images(root: Path) -> Listing:
                 "put the images into one subfolder per class: DIR/cat/1.png, DIR/dog/2.png ...",
             )
         found = [(path, label) for label, name in enumerate(classes) for path in _images_below(root / name)]
-        digest = hashlib.sha256("\n".join(classes).encode())
+        digest = hashlib.sha256(b"\n".join(map(os.fsencode, classes)))
         for path, _ in found:
-            digest.update(f"\n{path.relative_to(root)} {path.stat().st_size}".encode())
+            digest.update(b"\n%s %d" % (os.fsencode(path.relative_to(root)), _size(path)))
     except OSError as error:
         raise disk_error(Path(error.filename or root), error) from error
+    if unprintable := [name for name in classes if not name.isprintable()]:
+        raise UserError(f"a class folder of {root} has a name that is no text: {unprintable[0]!r}", "rename it")
     filled = {label for _, label in found}
     if empty := [name for label, name in enumerate(classes) if label not in filled]:
         raise UserError(
@@ -51,6 +54,14 @@ def list_images(root: Path) -> Listing:
             f"add images ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove those folders",
         )
     return Listing(root, tuple(classes), tuple(found), digest.hexdigest()[:16])
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; -1 for a link that leads nowhere, which is found unreadable when it is decoded."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
 
 
 def _images_below(folder: Path) -> list[Path]:

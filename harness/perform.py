@@ -21,7 +21,7 @@ from harness.metrics import cost, digits, outliers
 from harness.objective import is_adaptive
 from harness.progress import say
 from harness.sample import label_of, sample_all
-from harness.spec import Measurement, OutlierStatistics, RunConfig, RunRecord, SampleGrid
+from harness.spec import Measurement, OutlierStatistics, Provenance, RunConfig, RunRecord, SampleGrid
 from harness.stopwatch import Stopwatch
 from harness.store import record_name
 from harness.train import Training, train
@@ -33,11 +33,11 @@ CURVE_POINTS = 100
 
 @dataclass(frozen=True)
 class Machine:
-    """The device that a run found, and the arithmetic that it uses there."""
+    """The device that a run found, the arithmetic that it uses there, and the code as it was then."""
 
     device: torch.device
-    name: str
     precision: str
+    provenance: Provenance
 
 
 def perform(config: RunConfig, space: Workspace) -> RunRecord:
@@ -47,8 +47,9 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     folder = Path(config.execution.data) if config.execution.data else None
     images = data.load(config.task, folder, Path(config.execution.runs) / "images")
     denoiser = build(config).to(machine.device)
-    training = train(config, denoiser, images, Checkpoints(space.checkpoints), machine.precision)
-    findings = _Findings(cost.measurements(config, size_of(config)), list(images.notes))
+    checkpoints = Checkpoints(space.checkpoints, _origin(machine.provenance))
+    training = train(config, denoiser, images, checkpoints, machine.precision)
+    findings = _Findings(cost.measurements(config, size_of(config)), [*images.notes, *checkpoints.notes])
     findings.measurements.append(cost.duration("train_seconds", training.seconds))
     if _is_finite(denoiser, training):
         _keep_weights(denoiser, space.weights)
@@ -74,9 +75,10 @@ def _sample_and_judge(
     config: RunConfig, space: Workspace, denoiser: Denoiser, machine: Machine, findings: _Findings
 ) -> None:
     with Stopwatch(space.folder / "sampling-seconds") as watch:
-        pixels = sample_all(config, denoiser, space.sample_parts, machine.precision)
+        pixels = sample_all(config, denoiser, _parts_of(space), machine.precision, watch.keep)
     findings.measurements.append(cost.duration("sampling_seconds", watch.seconds))
     if pixels is None:
+        findings.notes.append("the training ended well, and sampling gave values that are no numbers")
         return
     labels = label_of(config, np.arange(len(pixels)))
     if config.task.metric == "fd_digits":
@@ -99,7 +101,27 @@ def _find_machine(config: RunConfig) -> Machine:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"this machine has {torch.cuda.device_count()} CUDA devices: no {wanted}", "use --device cpu")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return Machine(device, name, _decide_precision(config.recipe.precision, device))
+    precision = _decide_precision(config.recipe.precision, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    return Machine(
+        device,
+        precision,
+        provenance.collect(
+            device=str(device),
+            device_name=name,
+            precision=precision,
+            threads=config.execution.threads,
+            sampling_batch=config.execution.sampling_batch,
+        ),
+    )
+
+
+def _origin(made_by: Provenance) -> str:
+    """What may move the last digit of a number."""
+    torch_version = made_by.versions["torch"]
+    arithmetic = f"{made_by.device} {made_by.precision} with {made_by.threads} threads"
+    return f"code {made_by.code_sha256[:12]}, torch {torch_version}, {arithmetic}"
 
 
 def _decide_precision(wanted: str, device: torch.device) -> str:
@@ -117,8 +139,13 @@ def _is_finite(denoiser: Denoiser, training: Training) -> bool:
 
 
 def _keep_weights(denoiser: Denoiser, path: Path) -> None:
-    state = {name: value.contiguous().cpu() for name, value in denoiser.state_dict().items()}
-    write_bytes(path, save(state))
+    write_bytes(path, save({name: value.contiguous().cpu() for name, value in denoiser.state_dict().items()}))
+
+
+def _parts_of(space: Workspace) -> Path:
+    """Batches of images belong to the weights that made them."""
+    with space.weights.open("rb") as file:
+        return space.sample_parts / hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _keep_samples(pixels: Pixels, labels: data.Labels, path: Path) -> None:
@@ -157,30 +184,22 @@ def _sampling_notes(config: RunConfig, machine: Machine) -> list[str]:
 def _record(config: RunConfig, machine: Machine, training: Training, findings: _Findings) -> RunRecord:
     created = datetime.now(UTC)
     samples = findings.samples
-    diverged_at_step = None
     if samples is None:
-        diverged_at_step = training.diverged_at_step or config.recipe.steps
-        say(f"diverged at step {diverged_at_step}: recorded as a result")
+        say("diverged: recorded as a result")
     else:
         samples = samples.model_copy(update={"file": f"{record_name(created, config)}.png"})
     return RunRecord(
         run_id=config.run_id,
         created=created,
         status="finished" if samples else "diverged",
-        diverged_at_step=diverged_at_step,
+        diverged_at_step=training.diverged_at_step,
         config=config.published(),
         measurements=tuple(findings.measurements),
         outliers=tuple(findings.statistics),
         loss_curve=_curve(training),
         samples=samples,
         notes=tuple(findings.notes),
-        provenance=provenance.collect(
-            device=str(machine.device),
-            device_name=machine.name,
-            precision=machine.precision,
-            threads=config.execution.threads,
-            sampling_batch=config.execution.sampling_batch,
-        ),
+        provenance=machine.provenance,
     )
 
 

@@ -33,7 +33,8 @@ def _what(record: RunRecord) -> str:
     if denoiser is not None:
         registers += f", {denoiser.count} tokens from block {denoiser.start_block} of {config.network['depth']}"
     if record.status == "diverged":
-        ending = f"DIVERGED at step {record.diverged_at_step} of {config.recipe.steps}: that is its result"
+        where = f" at step {record.diverged_at_step} of {config.recipe.steps}" if record.diverged_at_step else ""
+        ending = f"DIVERGED{where}: that is its result"
     else:
         ending = f"{config.recipe.steps} steps, then {config.protocol.num_images} images"
     return f"{config.exact_name} on {config.task.name}, seed {config.seed}, {registers}\n{ending}, run {record.run_id}"

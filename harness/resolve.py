@@ -24,6 +24,7 @@ from harness.spec import (
 )
 
 DDPM_STEPS = 1000
+LONGEST_LAST_STEP = 0.9
 DEFAULT_TASK = "digits"
 
 
@@ -54,7 +55,8 @@ def resolve(request: Request) -> RunConfig:
 def resolve_network(request: Request) -> RunConfig:
     """`resolve` for a description: without a task, an exact name keeps the input it was published with."""
     is_exact = find_size(request.backbone, request.size)[1] is not None
-    return _resolve(request, official_input=is_exact and request.task is None)[0]
+    about_a_task = request.task is not None or any(change.startswith("task.") for change in request.changes)
+    return _resolve(request, official_input=is_exact and not about_a_task)[0]
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -62,7 +64,12 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        if (
+            not part.isascii()
+            or not first.isdigit()
+            or (dash and not last.isdigit())
+            or (dash and int(last) < int(first))
+        ):
             raise UserError(f"the seeds {text!r} are not understood", "write --seeds 0,1,2 or --seeds 0-2")
         seeds += range(int(first), int(last or first) + 1)
     return sorted(set(seeds))
@@ -89,7 +96,7 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
         recipe=changes.apply("recipe", _changed(backbone.recipe, definition.recipe)),
         sampler=changes.apply("sampler", sampler, Sampler),
         protocol=changes.apply("protocol", definition.protocol(task)),
-        seed=_seed(changes.value("seed", request.seed)),
+        seed=_seed(request.seed),
         execution=execution,
     )
     network.check()
@@ -126,13 +133,14 @@ def _changed(model: Any, changes: Any) -> Any:
 
 
 def _counted(execution: Execution) -> Execution:
-    threads = execution.threads or len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = execution.threads or cores or 1
     return execution.model_copy(update={"threads": threads})
 
 
-def _seed(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise UserError(f"a seed is a whole number from 0, not {value!r}", "use --seed 0, or --seeds 0-2")
+def _seed(value: int) -> int:
+    if not 0 <= value < 2**63:
+        raise UserError(f"a seed is a whole number from 0 to 2^63 - 1, not {value}", "use --seed 0, or --seeds 0-2")
     return value
 
 
@@ -186,10 +194,24 @@ def _check_sampler(config: RunConfig) -> None:
     starts_at_zero = (
         isinstance(objective, FlowObjective) and objective.prediction == "velocity" and objective.path != "vp"
     )
+    if isinstance(sampler, SdeSampler):
+        _check_last_step(sampler, ends_at_one=starts_at_zero)
     if isinstance(sampler, SdeSampler) and sampler.diffusion == "sbdm" and starts_at_zero:
         raise UserError(
             "the sbdm diffusion is infinite at t = 0, where sampling of a velocity on this path starts",
             "set sampler.diffusion=sigma, or objective.prediction to noise or score",
+        )
+
+
+def _check_last_step(sampler: SdeSampler, *, ends_at_one: bool) -> None:
+    """The score at t = 1 is 0 / 0 where sampling would end there; and it has to end after it started."""
+    no_last_step = sampler.last_step == "none" or sampler.last_step_size == 0
+    asks_at_the_end = sampler.method == "heun" or sampler.last_step in ("mean", "tweedie")
+    if (ends_at_one and no_last_step and asks_at_the_end) or sampler.last_step_size > LONGEST_LAST_STEP:
+        raise UserError(
+            f"the SDE cannot be solved to a last step of {sampler.last_step_size} ({sampler.last_step}): "
+            "the score has no value at its end",
+            f"set sampler.last_step_size above 0 and up to {LONGEST_LAST_STEP}, with sampler.last_step=mean",
         )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import store, workspace
+from harness.errors import UserError
 from harness.files import require_writable
 from harness.progress import say
 from harness.spec import RunConfig, RunRecord
@@ -31,9 +32,10 @@ def run(config: RunConfig, *, again: bool = False) -> Outcome:
         return Outcome(stored.record, stored.path, is_new=False, none=_matched_none(results, config))
     require_writable(results)
     with workspace.enter(config) as space:
-        if again and space.record.exists():
-            space.clear()
         record = space.finished()
+        if again and record is not None and _is_published(results, record):
+            space.clear()
+            record = None
         if record is None:
             from harness.perform import perform
 
@@ -43,10 +45,13 @@ def run(config: RunConfig, *, again: bool = False) -> Outcome:
     return Outcome(record, path, is_new=True, none=_matched_none(results, config))
 
 
+def _is_published(results: Path, record: RunRecord) -> bool:
+    return store.path_of(results, record).exists()
+
+
 def _publish(results: Path, record: RunRecord, space: workspace.Workspace) -> Path:
-    published = store.find(results, record.config)
-    if published is not None and published.record == record:
-        return published.path
+    if _is_published(results, record):
+        return store.path_of(results, record)
     path = store.append(results, record, space.picture.read_bytes() if record.samples else None)
     for problem in store.rebuild(results).problems:
         say(f"left out of the database: {problem.path}: {problem.reason}")
@@ -56,5 +61,9 @@ def _publish(results: Path, record: RunRecord, space: workspace.Workspace) -> Pa
 def _matched_none(results: Path, config: RunConfig) -> RunRecord | None:
     if config.registers.preset == "none":
         return None
-    stored = store.find(results, config.without_registers())
+    try:
+        stored = store.find(results, config.without_registers())
+    except UserError as error:
+        say(f"no difference to none: {error.problem}")
+        return None
     return stored.record if stored else None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.ddpm import NUM_STEPS
 from harness.denoiser import Denoiser
-from harness.files import sweep_parts, write_array
+from harness.files import read_array, sweep_parts, write_array
 from harness.guidance import classifier_free
 from harness.images import Pixels, Values, to_uint8
 from harness.objective import Model, draw_samples
@@ -70,10 +70,13 @@ def guided(config: RunConfig, denoiser: Denoiser, labels_N: Tensor) -> Model:
     return model
 
 
-def sample_all(config: RunConfig, denoiser: Denoiser, folder: Path, precision: str) -> Pixels | None:
+def sample_all(
+    config: RunConfig, denoiser: Denoiser, folder: Path, precision: str, on_part: Callable[[], None]
+) -> Pixels | None:
     """All images of the protocol as 8 bits, (N, C, H, W); None where the network gave values that are no numbers.
 
-    Each batch is kept in `folder` as soon as it is made, so that an interrupted sampling goes on.
+    Each batch is kept in `folder` as soon as it is made, so that an interrupted sampling goes on; then `on_part` is
+    called.
     """
     total, size = config.protocol.num_images, config.execution.sampling_batch
     if folder.exists():
@@ -88,7 +91,8 @@ def sample_all(config: RunConfig, denoiser: Denoiser, folder: Path, precision: s
                 if not np.isfinite(values).all():
                     return None
                 write_array(file, to_uint8(values, config.protocol.uint8_rule))
-            parts.append(np.load(file))
+                on_part()
+            parts.append(read_array(file))
             progress.advance(stop - start)
     return np.concatenate(parts)
 

@@ -5,13 +5,15 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Frozen(BaseModel):
@@ -80,7 +82,7 @@ class OdeSampler(Frozen):
 
     kind: Literal["ode"]
     method: Literal["euler", "heun", "midpoint", "rk4", "dopri5"] = "dopri5"
-    points: Annotated[int, Field(ge=2)] = 50
+    points: Annotated[int, Field(ge=2, lt=2**31)] = 50
     absolute_tolerance: PositiveFloat = 1e-6
     relative_tolerance: PositiveFloat = 1e-3
 
@@ -90,7 +92,7 @@ class SdeSampler(Frozen):
 
     kind: Literal["sde"]
     method: Literal["euler", "heun"] = "euler"
-    points: Annotated[int, Field(ge=2)] = 250
+    points: Annotated[int, Field(ge=2, lt=2**31)] = 250
     diffusion: Literal["sigma", "linear", "decreasing", "increasing-decreasing", "sbdm", "constant"] = "sigma"
     diffusion_norm: PositiveFloat = 1.0
     last_step: Literal["none", "mean", "euler", "tweedie"] = "mean"
@@ -127,7 +129,7 @@ class Recipe(Frozen):
     batch_size: PositiveInt = 256
     learning_rate: PositiveFloat = 1e-4
     warmup_steps: NonNegativeInt = 0
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
     gradient_clip: PositiveFloat | None = None
@@ -141,6 +143,12 @@ class Guidance(Frozen):
 
     scale: NonNegativeFloat = 1.0
     interval: tuple[Fraction, Fraction] = (0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "Guidance":
+        if self.interval[0] > self.interval[1]:
+            raise ValueError("an interval starts at its lower end")
+        return self
 
 
 class Protocol(Frozen):
@@ -180,12 +188,15 @@ class RunConfig(Frozen):
     recipe: Recipe
     sampler: Sampler
     protocol: Protocol
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     execution: Execution = Field(default=Execution(), exclude_if=lambda execution: execution == Execution())
 
     @property
     def run_id(self) -> str:
-        """12 hexadecimal digits: equal for equal runs, unmoved by a new field that keeps its default."""
+        """12 hexadecimal digits: equal for equal runs, unmoved by a new field here that keeps its default.
+
+        The network counts whole: a family that adds a dimension to it makes other runs.
+        """
         return _digest(self._identity())
 
     @property

@@ -9,22 +9,27 @@ from harness.files import write_text
 
 
 class Stopwatch:
-    """`with Stopwatch(file) as watch: ...` and then `watch.seconds`: earlier attempts, kept in `file`, included.
-
-    An attempt that is killed outright keeps no time: what is reported is never more than was used.
-    """
+    """`with Stopwatch(file) as watch: ...` and then `watch.seconds`: earlier attempts, kept in `file`, included."""
 
     def __init__(self, file: Path) -> None:
-        self.file = file
-        self.seconds = 0.0
+        self._file = file
+        self._before = 0.0
         with contextlib.suppress(FileNotFoundError, ValueError):
-            self.seconds = float(file.read_text())
+            self._before = float(file.read_text())
+
+    @property
+    def seconds(self) -> float:
+        """All that was used so far."""
+        return self._before + time.monotonic() - self._started
+
+    def keep(self) -> None:
+        """Write the seconds down, so that a kill from here on does not lose them."""
+        write_text(self._file, str(self.seconds))
 
     def __enter__(self) -> "Stopwatch":
         self._started = time.monotonic()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.seconds += time.monotonic() - self._started
-        if kind is not None:
-            write_text(self.file, str(self.seconds))
+        if kind is None:
+            self.keep()

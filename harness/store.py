@@ -1,6 +1,7 @@
 """Append a record; rebuild from all records the database that everything queries (no torch)."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import secrets
@@ -111,15 +112,19 @@ def append(results: Path, record: RunRecord, picture: bytes | None) -> Path:
     """
     text = record.model_dump_json(indent=1) + "\n"
     assert RunRecord.model_validate_json(text) == record, "a record that reads back differently"
-    folder = _folder(results, record.config)
-    path = folder / f"{record_name(record.created, record.config)}.json"
+    path = path_of(results, record)
     if path.exists():
         raise UserError(f"{path} exists already, and records are never overwritten", "run the command again")
     if record.samples is not None:
         assert picture is not None, "the record names a picture"
-        write_bytes(folder / record.samples.file, picture)
+        write_bytes(path.with_name(record.samples.file), picture)
     write_text(path, text)
     return path
+
+
+def path_of(results: Path, record: RunRecord) -> Path:
+    """Where a record belongs."""
+    return _folder(results, record.config) / f"{record_name(record.created, record.config)}.json"
 
 
 def record_name(created: datetime, config: RunConfig) -> str:
@@ -129,14 +134,15 @@ def record_name(created: datetime, config: RunConfig) -> str:
 
 def find(results: Path, config: RunConfig) -> Stored | None:
     """The newest record of a run, or None.  Raises UserError where a file of that run is no valid record."""
-    newest = None
+    newest: Stored | None = None
     for path in sorted(_folder(results, config).glob(f"*-{config.run_id}.json")):
-        newest = read(path)
-        if isinstance(newest, Problem):
+        found = read(path)
+        if isinstance(found, Problem):
             raise UserError(
-                f"{path} is not a valid record: {newest.reason}",
+                f"{path} is not a valid record: {found.reason}",
                 "restore it, or move it away to make the run anew",
             )
+        newest = found
     return newest
 
 
@@ -159,8 +165,16 @@ def read(path: Path) -> Stored | Problem:
 
 def read_all(results: Path) -> tuple[list[Stored], list[Problem]]:
     """Every record below `results/measured`, in the order of their names, and every file that is none."""
-    each = [read(path) for path in sorted((results / MEASURED).rglob("*.json"))]
+    each = [_in_its_place(results, read(path)) for path in sorted((results / MEASURED).rglob("*.json"))]
     return [e for e in each if isinstance(e, Stored)], [e for e in each if isinstance(e, Problem)]
+
+
+def _in_its_place(results: Path, found: Stored | Problem) -> Stored | Problem:
+    """A copy elsewhere would count a run twice."""
+    if isinstance(found, Problem) or found.path.parent == _folder(results, found.record.config):
+        return found
+    place = _folder(results, found.record.config).relative_to(results)
+    return Problem(found.path, f"this record belongs into {place}/, and counts only there")
 
 
 def rebuild(results: Path) -> Index:
@@ -168,14 +182,16 @@ def rebuild(results: Path) -> Index:
 
     Malformed files are named and left out, never touched.
     """
-    stored, problems = read_all(results)
     database = results / DATABASE
     part = database.with_name(f".{DATABASE}.{secrets.token_hex(4)}.part")
     try:
         results.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(duckdb.connect(str(part))) as connection:
-            _fill(connection, results, stored, problems)
-        os.replace(part, database)
+        with (results / f".{DATABASE}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # or a slow rebuild would put back an older view
+            stored, problems = read_all(results)
+            with contextlib.closing(duckdb.connect(str(part))) as connection:
+                _fill(connection, results, stored, problems)
+            os.replace(part, database)
     except OSError as error:
         raise disk_error(database, error) from error
     except (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException) as error:

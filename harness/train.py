@@ -49,9 +49,7 @@ def train(
     is not finite ends the training, and is a result: `diverged_at_step`.
     """
     session = _Session(config, denoiser, checkpoints)
-    objective = objective_of(config)
-    while session.step < config.recipe.steps and session.diverged_at_step is None:
-        session.run_to_next_stop(objective, images, precision)
+    session.run(objective_of(config), images, precision)
     session.finish()
     return Training(session.losses, session.seconds, session.diverged_at_step)
 
@@ -72,7 +70,7 @@ class _Session:
             self._restore(state)
         self.diverged_at_step = _first_not_finite(self.losses[: self.step])
 
-    def run_to_next_stop(self, objective: Objective, images: Images, precision: str) -> None:
+    def run(self, objective: Objective, images: Images, precision: str) -> None:
         """Train until the end or a divergence, saving whenever it is time to."""
         recipe, started = self.config.recipe, time.monotonic() - self.seconds
         self.denoiser.train()

@@ -1,5 +1,6 @@
 """A run's own folder: one process at a time, and everything that an interrupted run needs to go on (no torch)."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import ValidationError
 
@@ -42,7 +44,7 @@ class Workspace:
 
     @property
     def weights(self) -> Path:
-        """The EMA weights, official names."""
+        """The EMA weights, under the official names but for the registers."""
         return self.folder / "weights.safetensors"
 
     @property
@@ -66,10 +68,17 @@ class Workspace:
         write_text(self.record, record.model_dump_json(indent=1) + "\n")
 
     def clear(self) -> None:
-        """Forget everything, so that the run starts anew."""
-        for entry in self.folder.iterdir():
-            if entry.name != LOCK:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        """Forget everything, so that the run starts anew.
+
+        The record goes last: a clearing that is cut short is then known, and done again.
+        """
+        try:
+            for entry in self.folder.iterdir():
+                if entry not in (self.folder / LOCK, self.record):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            self.record.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(self.folder, error) from error
 
 
 LOCK = "lock"
@@ -97,7 +106,13 @@ def enter(config: RunConfig) -> Iterator[Workspace]:
                 f"run {config.run_id} is being worked on by {owner}",
                 "wait for it: the same command then prints its result",
             ) from None
-        lock.truncate(0)
+        _sign(lock)
+        yield Workspace(folder)
+
+
+def _sign(lock: TextIO) -> None:
+    """Say who holds the lock; on a full disk it holds without a name."""
+    lock.truncate(0)
+    with contextlib.suppress(OSError):
         lock.write(json.dumps({"process": os.getpid(), "host": platform.node()}))
         lock.flush()
-        yield Workspace(folder)

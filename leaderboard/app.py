@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -11,7 +12,7 @@ from harness.store import DATABASE, snapshot
 from leaderboard import charts, queries
 from leaderboard.intervals import half_width
 
-PIXELS_WIDE = 560
+TABLE_HEIGHT = 320
 SHOWN = ["backbone", "registers", "stages", "count", "start_block", "seed", "status", "value", "difference", "gflops"]
 
 
@@ -31,30 +32,30 @@ def main(results: Path) -> None:
         st.info("No results yet. Start with `python -m harness run --backbone sit --registers dsr`.")
         return
     task, protocol = _choose_board(boards)
-    metrics = queries.metrics(database, task, protocol)
-    metric = str(st.sidebar.selectbox("Metric", list(metrics["name"])))
-    facts = metrics.set_index("name").loc[metric]
-    better = str(facts["better"])
+    metrics = queries.metrics(database, task, protocol).set_index("name")
+    metric = str(st.sidebar.selectbox("Metric", list(metrics.index), placeholder="nothing measured"))
+    better = str(metrics["better"].get(metric, "neither"))
     runs = _filtered(queries.runs(database, task, protocol, metric))
-    st.caption(f"{metric}: {facts['unit']}" + ("" if better == "neither" else f"; {better} is better"))
+    unit = metrics["unit"].get(metric, "no run measured anything")
+    st.caption(f"{metric}: {unit}" + ("" if better == "neither" else f"; {better} is better"))
     if runs.empty:
         st.info("No run passes these filters.")
         return
     left, right = st.columns([3, 2])
     with left:
         _show_arms(queries.arms(database, task, protocol, metric), set(runs["backbone"]), set(runs["registers"]))
-        _show_runs(runs)
     with right:
         st.subheader("Quality against cost")
         measured = runs.dropna(subset=["value", "gflops"])
         columns = ["backbone", "registers", "stages", "seed", "value", "difference", "gflops", "run_id"]
         st.altair_chart(charts.quality_against_gflops(measured[columns], metric, better))
+    _show_runs(runs)
     _show_run(database, runs, results)
     _show_problems(queries.problems(database))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _open(path: str, _modified: int, _inode: int) -> duckdb.DuckDBPyConnection:
+def _open(path: str, modified: int, inode: int) -> duckdb.DuckDBPyConnection:  # noqa: ARG001
     """The database in memory; a rebuilt file has another time or inode, and is read anew."""
     return snapshot(Path(path))
 
@@ -80,7 +81,7 @@ def _show_arms(arms: pd.DataFrame, backbones: set[str], registers: set[str]) -> 
     arms["± 95 %"] = [half_width(deviation, int(count)) for deviation, count in pairs]
     st.subheader("Arms: mean over seeds, difference to none")
     shown = arms[["backbone", "registers", "stages", "runs", "diverged", "mean", "deviation", "difference", "± 95 %"]]
-    st.dataframe(shown, hide_index=True)
+    st.dataframe(shown, hide_index=True, column_config=_rounded("mean", "deviation", "difference", "± 95 %"))
     st.caption(
         "A difference is taken seed by seed to the run without registers that is equal in everything else; "
         "± 95 % is Student's t over those pairs. An interval that holds zero shows nothing."
@@ -89,7 +90,12 @@ def _show_arms(arms: pd.DataFrame, backbones: set[str], registers: set[str]) -> 
 
 def _show_runs(runs: pd.DataFrame) -> None:
     st.subheader("Runs")
-    st.dataframe(runs[[*SHOWN, "created", "run_id"]], hide_index=True)
+    shown = runs[[*SHOWN, "run_id", "created"]]
+    st.dataframe(shown, hide_index=True, height=TABLE_HEIGHT, column_config=_rounded("value", "difference", "gflops"))
+
+
+def _rounded(*columns: str) -> dict[str, Any]:
+    return {column: st.column_config.NumberColumn(format="%.4g") for column in columns}
 
 
 def _show_run(database: duckdb.DuckDBPyConnection, runs: pd.DataFrame, results: Path) -> None:
@@ -121,7 +127,7 @@ def _show_samples(run: pd.Series, results: Path) -> None:
         return
     picture = results / str(run["samples"])
     if picture.is_file():
-        st.image(str(picture), caption="Samples, a row per class, none picked", width=PIXELS_WIDE)
+        st.image(str(picture), caption="Samples, a row per class, none picked", width="stretch")
     else:
         st.warning(f"The picture {run['samples']} is missing.")
 

@@ -19,7 +19,7 @@ def quality_against_gflops(runs: pd.DataFrame, metric: str, better: str) -> alt.
             shape=alt.Shape("backbone:N"),
             tooltip=["backbone", "registers", "stages", "seed", "value", "difference", "gflops", "run_id"],
         )
-        .properties(height=340)
+        .properties(height=300)
     )
     return chart
 

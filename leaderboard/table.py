@@ -38,7 +38,7 @@ def markdown(results: Path, task: str) -> str:
     return "\n".join([header, *rows, "", f"Protocol: {protocol}; mean ± standard deviation over seeds."])
 
 
-def write_between_markers(file: Path, text: str, task: str = "digits") -> None:
+def write_between_markers(file: Path, text: str, task: str) -> None:
     """Replace what stands between the table's two markers in a file.  Raises UserError where they are not there."""
     begin = BEGIN.format(task)
     content = file.read_text(encoding="utf-8") if file.is_file() else ""

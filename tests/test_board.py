@@ -146,7 +146,7 @@ def test_the_board_in_a_real_browser(results: Path, tmp_path: Path, request: pyt
     with _server(shown, log) as address, sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        page = browser.new_page(viewport={"width": 1500, "height": 1250})
+        page = browser.new_page(viewport={"width": 1500, "height": 1800})
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
@@ -154,7 +154,7 @@ def test_the_board_in_a_real_browser(results: Path, tmp_path: Path, request: pyt
         page.get_by_text("One run").wait_for(timeout=60_000)
         page.locator('[data-testid="stImage"] img').first.wait_for(timeout=60_000)
         page.locator('[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg').first.wait_for()
-        assert page.locator('[data-testid="stDataFrame"]').count() >= 3
+        page.locator('[data-testid="stDataFrame"]').nth(2).wait_for(timeout=60_000)
         assert page.locator('[data-testid="stException"]').count() == 0
         width, height = page.locator('[data-testid="stImage"] img').first.evaluate(
             "e => [e.naturalWidth, e.naturalHeight]"

@@ -12,7 +12,7 @@ from harness.build import build, size_of
 from harness.denoiser import Denoiser, Registers
 from harness.errors import UserError
 from harness.objective import objective_of
-from harness.spec import RunConfig
+from harness.spec import DenoiserRegisters, RegisterConfig, RunConfig
 from tests.builders import quick_config
 
 PAIRS = [
@@ -75,7 +75,7 @@ def test_registers_change_the_output_and_are_trained(config: RunConfig) -> None:
     denoiser = _awake(build(config))
     x, t, y = _inputs()
     with_registers = denoiser(x, t, y)
-    _loss(config, denoiser).backward()
+    _loss(config, denoiser).backward()  # type: ignore[no-untyped-call]
     trained = [p for p in denoiser.registers.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
     if config.registers.denoiser is None:
@@ -100,7 +100,7 @@ def test_one_step_lowers_a_toy_loss(config: RunConfig) -> None:
     denoiser = build(config).train()
     optimizer = torch.optim.AdamW([p for p in denoiser.parameters() if p.requires_grad], lr=1e-3)
     before = _loss(config, denoiser)
-    before.backward()
+    before.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     assert float(_loss(config, denoiser).detach()) < float(before.detach())
 
@@ -156,7 +156,7 @@ class _TwoTrunks(Denoiser):
 
 def test_the_seam_bears_two_trunks_of_different_width() -> None:
     denoiser = _TwoTrunks()
-    dsr.attach(dsr.RegisterConfig(preset="dsr", denoiser=dsr.DenoiserRegisters(count=3, start_block=1)), denoiser)
+    dsr.attach(RegisterConfig(preset="dsr", denoiser=DenoiserRegisters(count=3, start_block=1)), denoiser)
     seen: list[tuple[int, ...]] = []
     out = denoiser(torch.ones(2, 1, 2, 2), torch.ones(2), torch.ones(2), lambda _, tokens: seen.append(tokens.shape))
     assert out.shape == (2, 1, 2, 2)

@@ -9,7 +9,7 @@ from PIL import Image
 from harness import data
 from harness.errors import UserError
 from harness.folder import list_images
-from harness.images import read_pixels, to_uint8, to_unit
+from harness.images import Pixels, read_pixels, to_uint8, to_unit
 from harness.resolve import Request, resolve
 from harness.spec import Execution, Task
 from tests.builders import image_folder, quick_config
@@ -48,7 +48,7 @@ def test_every_epoch_sees_every_image_once(tmp_path: Path) -> None:
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
     one, two = quick_config(tmp_path), quick_config(tmp_path, seed=1)
     same = [data.training_batch(one, data.digits(), 4).data for _ in range(2)]
-    assert np.array_equal(*same)
+    assert np.array_equal(same[0], same[1])
     assert not np.array_equal(same[0], data.training_batch(two, data.digits(), 4).data)
 
 
@@ -93,13 +93,13 @@ def test_a_folder_is_decoded_once_and_goes_on_where_it_stopped(tmp_path: Path, m
     monkeypatch.setattr(data, "SHARD", 4)
     folder, cache = image_folder(tmp_path / "data"), tmp_path / "cache"
     task = _task(folder)
-    real, calls = data.read_pixels, []
+    calls: list[Path] = []
 
-    def stops_in_the_middle(path: Path, size: int, channels: int) -> data.Pixels:
+    def stops_in_the_middle(path: Path, size: int, channels: int) -> Pixels:
         calls.append(path)
         if len(calls) == 10:
             raise KeyboardInterrupt
-        return real(path, size, channels)
+        return read_pixels(path, size, channels)
 
     monkeypatch.setattr(data, "read_pixels", stops_in_the_middle)
     with pytest.raises(KeyboardInterrupt):
@@ -108,7 +108,7 @@ def test_a_folder_is_decoded_once_and_goes_on_where_it_stopped(tmp_path: Path, m
     assert len(calls) == 10 + 7, "two shards of four were kept"
     assert len(images) == 15
     np.testing.assert_array_equal(images.labels, np.repeat([0, 1, 2], 5))
-    np.testing.assert_array_equal(images.pixels(np.array([14, 3]))[1], real(folder / "class0" / "3.png", 16, 3))
+    np.testing.assert_array_equal(images.pixels(np.array([14, 3]))[1], read_pixels(folder / "class0" / "3.png", 16, 3))
     data.load(task, folder, cache)
     assert len(calls) == 17
 
@@ -122,6 +122,32 @@ def test_one_corrupt_image_among_many_is_left_out_and_named(tmp_path: Path, caps
     assert np.bincount(images.labels).tolist() == [50, 49, 50]
     assert images.notes == ("left out 1 unreadable of 150 images: class1/7.png",)
     assert "class1/7.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("per_class", [1, 2])
+def test_a_class_without_a_readable_image_is_refused(tmp_path: Path, per_class: int) -> None:
+    folder = image_folder(tmp_path / "data", per_class=per_class, size=(8, 8))
+    (folder / "class2" / "0.png").write_bytes(b"")
+    if per_class == 1:
+        with pytest.raises(UserError, match="class2"):
+            data.load(_task(folder, 8), folder, tmp_path / "cache")
+    else:
+        assert len(data.load(_task(folder, 8), folder, tmp_path / "cache")) == 5
+
+
+def test_a_link_that_leads_nowhere_is_an_unreadable_image(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "data")
+    (folder / "class0" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert data.load(_task(folder), folder, tmp_path / "cache").notes[0].endswith("class0/gone.png")
+
+
+def test_a_damaged_cache_is_said(tmp_path: Path) -> None:
+    folder, cache = image_folder(tmp_path / "data"), tmp_path / "cache"
+    data.load(_task(folder), folder, cache)
+    shard = next(cache.rglob("*-pixels.npy"))
+    shard.write_bytes(shard.read_bytes()[:300])
+    with pytest.raises(UserError, match="damaged"):
+        data.load(_task(folder), folder, cache)
 
 
 def test_a_folder_that_changes_is_another_task(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from harness.metrics import cost, outliers
 from harness.metrics import digits as digits_metric
 from harness.metrics.frechet import Moments, frechet_distance, moments
 from harness.run import run
-from harness.spec import DdpmSampler, OdeSampler, SdeSampler
+from harness.spec import DdpmSampler, OdeSampler, OutlierStatistics, SdeSampler
 from tests.builders import quick_config
 
 
@@ -97,7 +97,7 @@ def test_the_count_of_evaluations_is_what_really_happens(tmp_path: Path, backbon
     assert len(calls) == cost.evaluations(config.sampler)
 
 
-def _statistics(patches: Tensor, registers: Tensor | None = None) -> outliers.OutlierStatistics:
+def _statistics(patches: Tensor, registers: Tensor | None = None) -> OutlierStatistics:
     none = patches[:, :0] if registers is None else registers
     found = outliers._statistics(2, 0.5, patches, none)
     assert found is not None

@@ -66,7 +66,7 @@ def test_the_matrix_is_complete(records: list[Stored]) -> None:
 def test_the_readme_shows_the_committed_records(committed: Path, tmp_path: Path) -> None:
     copy = tmp_path / "README.md"
     shutil.copy(ROOT / "README.md", copy)
-    write_between_markers(copy, markdown(committed, "digits"))
+    write_between_markers(copy, markdown(committed, "digits"), "digits")
     assert copy.read_text() == (ROOT / "README.md").read_text(), "run `python -m harness table --write README.md`"
 
 

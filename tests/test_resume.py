@@ -89,7 +89,7 @@ def test_weights_and_samples_are_equal_after_a_stop_in_sampling(
     monkeypatch.setattr(harness.sample, "sample", stops_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         run(broken)
-    assert len(list(Path(broken.execution.runs).glob("*/sample-parts/*.npy"))) == 2
+    assert len(list(Path(broken.execution.runs).glob("*/sample-parts/*/*.npy"))) == 2
     run(broken)
     assert len(calls) == 3 + 2, "batches that were kept are not made again"
     assert _bytes(whole) == _bytes(broken)
@@ -151,6 +151,8 @@ def test_a_result_that_could_not_be_published_is_not_lost(tmp_path: Path, monkey
         patched.setattr("harness.store.append", full)
         with pytest.raises(UserError, match="disk is full"):
             run(config)
+        with pytest.raises(UserError, match="disk is full"):
+            run(config, again=True)
     kept = json.loads((Path(config.execution.runs) / config.run_id / "record.json").read_text())
     with monkeypatch.context() as patched:
         patched.setattr("harness.perform.perform", full)

@@ -57,8 +57,8 @@ def _fill(place: Path) -> Path:
 
 def _runs(results: Path) -> list[tuple[object, ...]]:
     connection = store.snapshot(results / store.DATABASE)
-    (board,) = queries.boards(connection).itertuples(index=False)
-    frame = queries.runs(connection, board.task, board.protocol, "fd_digits")
+    board = queries.boards(connection).iloc[0]
+    frame = queries.runs(connection, board["task"], board["protocol"], "fd_digits")
     return [(r.backbone, r.registers, r.seed, r.value, r.difference) for r in frame.itertuples()]
 
 
@@ -91,6 +91,25 @@ def test_a_record_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="never overwritten"):
         store.append(tmp_path, record, None)
     assert path.read_bytes() == before
+
+
+def test_a_copy_of_a_record_elsewhere_is_not_counted_twice(tmp_path: Path) -> None:
+    results = _fill(tmp_path)
+    (results / "measured" / "backup").mkdir()
+    original = next((results / "measured").rglob("*.json"))
+    (results / "measured" / "backup" / original.name).write_bytes(original.read_bytes())
+    index = store.rebuild(results)
+    assert (index.records, [p.path.parent.name for p in index.problems]) == (5, ["backup"])
+
+
+@pytest.mark.parametrize("text", ['"steps": 99999999999', '"seed": 99999999999999999999'])
+def test_numbers_that_no_database_holds_are_malformed(tmp_path: Path, text: str) -> None:
+    results = _fill(tmp_path)
+    name = text.split(":", maxsplit=1)[0]
+    path = next(p for p in (results / "measured").rglob("*.json"))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line if name not in line else f"{text}," for line in lines))
+    assert len(store.rebuild(results).problems) == 1
 
 
 def test_absent_is_not_zero_and_nan_is_no_number() -> None:
@@ -136,7 +155,7 @@ def test_readers_see_the_old_database_or_the_new_one(tmp_path: Path) -> None:
     stop.set()
     reader.join()
     assert errors == []
-    assert [p.name for p in results.iterdir() if p.name.startswith(".")] == []
+    assert list(results.glob("*.part")) == []
 
 
 def test_an_empty_folder_is_an_empty_database(tmp_path: Path) -> None:

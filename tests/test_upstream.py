@@ -132,7 +132,7 @@ def _flow(create: Mapping[str, Any], prediction: str | None = None, weight: str 
         "kind": "flow",
         "path": create.get("path_type", "Linear").lower(),
         "prediction": prediction or create.get("prediction", "velocity"),
-        "loss_weight": weight,
+        "loss_weight": create.get("loss_weight") or weight,
     }
     return Flow(FlowObjective.model_validate(objective))
 
@@ -251,6 +251,8 @@ def _replay(noises: Tensor) -> Callable[[], Tensor]:
 
 def _ddpm(golden: Golden) -> Ddpm:
     create = golden.params["create"]
+    unknown = set(create) - {"timestep_respacing", "learn_sigma", "sigma_small", "noise_schedule"}
+    assert not unknown, f"{golden.id}: {unknown} are not implemented"
     learned = create.get("learn_sigma", True)
     schedule = create.get("noise_schedule", "linear")
     variance = "learned_range" if learned else "fixed_small" if create.get("sigma_small") else "fixed_large"

@@ -12,7 +12,7 @@ from harness.denoiser import Denoiser
 from harness.respacing import kept_steps
 from harness.spec import DdimSampler, DdpmSampler, Measurement, OdeSampler, RunConfig, Sampler, SdeSampler
 
-OPERATIONS_PER_MULTIPLY_ADD = 2
+UNIT_OF_NFE = "forward passes per image"
 EVALUATIONS_PER_STEP = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}
 
 
@@ -53,26 +53,26 @@ def evaluations(sampler: Sampler) -> int | None:
 
 
 def measurements(config: RunConfig, size: Size) -> list[Measurement]:
-    """The counted costs as Measurements."""
+    """The counted costs as Measurements; forward passes only where they do not depend on the solver or an interval."""
     counted = [
         ("parameters", size.parameters, "parameters"),
         ("trainable_parameters", size.trainable_parameters, "parameters"),
         ("gflops", size.flops / 1e9, "GFLOP per forward pass, batch 1, 2 x multiply-adds"),
     ]
     asked = evaluations(config.sampler)
-    if asked is not None:
-        guided = config.protocol.guidance.scale != 1.0
-        counted.append(("nfe", asked * (2 if guided else 1), "forward passes per image"))
+    is_partly_guided = config.protocol.guidance.scale != 1.0 and config.protocol.guidance.interval != (0.0, 1.0)
+    if asked is not None and not is_partly_guided:
+        counted.append(("nfe", asked * (1 if config.protocol.guidance.scale == 1.0 else 2), UNIT_OF_NFE))
     return [Measurement(name=name, value=value, unit=unit, better="lower") for name, value, unit in counted]
 
 
 def peak_memory(device: torch.device) -> Measurement:
-    """The most memory held at once so far: of the GPU's allocator, or of this whole process on a CPU."""
+    """The most memory held at once: by this run on a GPU; by this whole process, earlier runs included, on a CPU."""
     if device.type == "cuda":
         held, unit = torch.cuda.max_memory_allocated(device), "MiB allocated on the GPU"
     else:
         scale = 1 if sys.platform == "darwin" else 1024
-        held, unit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale, "MiB resident in the process"
+        held, unit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale, "MiB resident in the process so far"
     return Measurement(name="peak_memory", value=held / 2**20, unit=unit, better="lower")
 
 
