@@ -84,7 +84,7 @@ def _show_arms(arms: pd.DataFrame, backbones: set[str], registers: set[str]) -> 
     st.dataframe(shown, hide_index=True, column_config=_rounded("mean", "deviation", "difference", "± 95 %"))
     st.caption(
         "A difference is taken seed by seed to the run without registers that is equal in everything else; "
-        "± 95 % is Student's t over those pairs. An interval that holds zero shows nothing."
+        "± 95 % is Student's t over those pairs. An interval that holds zero shows nothing. All seeds count here."
     )
 
 

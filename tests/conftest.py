@@ -21,5 +21,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "golden" in metafunc.fixturenames:
         from tests.goldens import read_cases
 
-        cases = read_cases(metafunc.config.getoption("--goldens"))
+        folder = metafunc.config.getoption("--goldens")
+        if not (folder / "index.json").is_file():
+            raise pytest.UsageError(f"{folder} is no golden directory: it has no index.json")
+        cases = read_cases(folder)
         metafunc.parametrize("golden", cases, ids=[case.id for case in cases])

@@ -23,7 +23,7 @@ from tests.test_store import make_record
 
 ROOT = Path(__file__).parent.parent
 APP = Path(leaderboard.__file__).with_name("app.py")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 UGLY = "<script>alert(1)</script> **bold** 🔥 " + "x" * 10_000
 
 

@@ -61,6 +61,7 @@ def test_a_change_of_kind_starts_from_that_kinds_defaults(tmp_path: Path) -> Non
         ("objective.path=gvp", "objective.prediction=noise", "sampler.method=dopri5"),
         ("objective.path=vp", "objective.prediction=score", "sampler.method=euler", "sampler.points=4"),
         ("protocol.guidance.scale=2.0", "protocol.guidance.interval=[0.2,0.9]"),
+        ("recipe.precision=bf16", "recipe.gradient_clip=null"),
     ],
     ids=" ".join,
 )

@@ -75,6 +75,7 @@ class Golden:
 
 def read_cases(folder: Path) -> list[Golden]:
     index = json.loads((folder / "index.json").read_text())
+    assert isinstance(index, dict), f"{folder}: goldens of the encoder stage are not implemented yet"
     return [Golden(folder, case, index["models"].get(case.get("model"))) for case in index["cases"]]
 
 
