@@ -18,7 +18,7 @@ from harness.progress import Progress
 from harness.randomness import Stream, generator
 from harness.spec import RunConfig
 
-LOG_EVERY = 50
+LOG_EVERY = 10
 
 
 @dataclass(frozen=True)
