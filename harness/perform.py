@@ -29,6 +29,7 @@ from harness.workspace import Workspace
 
 GRID_ROWS, GRID_COLUMNS = 10, 10
 CURVE_POINTS = 100
+MOST_OF_THE_START = 0.05
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _sample_and_judge(
     labels = label_of(config, np.arange(len(pixels)))
     if config.task.metric == "fd_digits":
         findings.measurements[:0] = digits.measure(pixels, labels)
-    findings.notes += _sampling_notes(config, machine)
+    findings.notes += [*_ema_notes(config), *_sampling_notes(config, machine)]
     _keep_samples(pixels, labels, space.samples)
     findings.samples = _picture(config, pixels, space.picture)
 
@@ -170,6 +171,14 @@ def _picture(config: RunConfig, pixels: Pixels, path: Path) -> SampleGrid:
         rows=rows,
         columns=columns,
     )
+
+
+def _ema_notes(config: RunConfig) -> list[str]:
+    """An average that starts from the first weights, and is long for the training, makes noise."""
+    initial = config.recipe.ema_decay**config.recipe.steps
+    if initial <= MOST_OF_THE_START:
+        return []
+    return [f"{initial:.0%} of the EMA is still the untrained network: lower recipe.ema_decay, or train longer"]
 
 
 def _sampling_notes(config: RunConfig, machine: Machine) -> list[str]:

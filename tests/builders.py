@@ -19,6 +19,7 @@ QUICK = (
     "recipe.steps=6",
     "recipe.batch_size=8",
     "recipe.warmup_steps=2",
+    "recipe.ema_decay=0.5",
     "protocol.num_images=30",
     "protocol.outlier_images=4",
     "protocol.noise_levels=[0.2,0.8]",

@@ -104,6 +104,11 @@ def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
     assert "nothing was run" in harness(*words, cwd=tmp_path).out
 
 
+def test_an_average_that_is_too_long_for_its_training_is_said(tmp_path: Path) -> None:
+    said = harness(*quick_words("sit", "none", "recipe.ema_decay=0.9"), cwd=tmp_path)
+    assert "53% of the EMA is still the untrained network" in said.out
+
+
 def test_a_folder_of_images_end_to_end(tmp_path: Path) -> None:
     data = image_folder(tmp_path / "data")
     (data / "class1" / "0.png").write_bytes(b"not an image")
