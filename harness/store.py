@@ -302,9 +302,11 @@ def stages(config: RunConfig) -> str:
 
 
 def protocol_id(config: RunConfig) -> str:
-    """Equal where two runs of a task were judged alike: the protocol in words, and a digest of all of it."""
-    text = config.protocol.model_dump_json()
-    guidance = config.protocol.guidance.scale
-    words = f"v{config.protocol.version}, {config.protocol.num_images} images"
-    words += "" if guidance == 1.0 else f", guidance {guidance:g}"
+    """Equal where two runs of a task saw the same data and were judged alike: in words, and a digest of it all."""
+    task, protocol = config.task, config.protocol
+    text = task.model_dump_json() + protocol.model_dump_json()
+    words = (
+        f"v{protocol.version}, {protocol.num_images} images of {task.channels} x {task.image_size} x {task.image_size}"
+    )
+    words += "" if protocol.guidance.scale == 1.0 else f", guidance {protocol.guidance.scale:g}"
     return f"{words} [{hashlib.sha256(text.encode()).hexdigest()[:6]}]"

@@ -72,6 +72,16 @@ def test_differences_exist_only_to_the_matched_arm(tmp_path: Path) -> None:
         assert rows[alone] != rows[alone], "no difference where there is no matched arm"
 
 
+def test_other_data_is_another_board(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    config = quick_config(tmp_path)
+    for fingerprint in ("one", "two"):
+        task = config.task.model_copy(update={"data_fingerprint": fingerprint})
+        store.append(results, make_record(config.model_copy(update={"task": task})), None)
+    store.rebuild(results)
+    assert len(queries.boards(store.snapshot(results / store.DATABASE))) == 2
+
+
 def test_the_newest_record_of_a_run_counts_not_the_best(tmp_path: Path) -> None:
     config = quick_config(tmp_path)
     results = tmp_path / "results"
