@@ -46,7 +46,7 @@ class Ddpm:
     """
 
     def __init__(self, objective: DdpmObjective, respacing: str = "") -> None:
-        self.variance = objective.variance
+        self.variance, self.loss_kind = objective.variance, objective.loss
         full = np.cumprod(1.0 - _betas(objective.schedule))
         self.timestep_map = np.array(kept_steps(respacing, NUM_STEPS))
         kept = full[self.timestep_map]
@@ -81,6 +81,8 @@ class Ddpm:
     def loss_terms(self, model: Model, data: Tensor, noise: Tensor, index_N: Tensor) -> dict[str, Tensor]:
         """`loss` with its parts `mse` and, where the variance is learned, `vb` in bits (no factor 1/1000)."""
         x = self.noised(data, noise, index_N)
+        if self.loss_kind == "kl":
+            return {"loss": len(self) * self.variational_bits(model, data, x, index_N, clip_denoised=False)}
         output = model(x, self._original(index_N))
         predicted, logits = self._split(output, x)
         mse = ((noise - predicted) ** 2).flatten(1).mean(1)
@@ -88,6 +90,8 @@ class Ddpm:
             return {"loss": mse, "mse": mse}
         frozen_mean = torch.cat([predicted.detach(), logits], dim=1)
         vb = self.variational_bits(lambda *_: frozen_mean, data, x, index_N, clip_denoised=False)
+        if self.loss_kind == "rescaled_mse":
+            vb = vb * len(self) / NUM_STEPS
         return {"loss": mse + vb, "mse": mse, "vb": vb}
 
     def variational_bits(

@@ -142,10 +142,12 @@ class Flow:
         self.is_vp = objective.path == "vp"
         # The only case in which no formula divides by something that is zero at an end.
         self.is_direct = objective.prediction == "velocity" and not self.is_vp
+        self.training_epsilon = objective.training_epsilon or (1e-5 if self.is_vp else 1e-3)
+        self.sampling_epsilon = objective.sampling_epsilon or 1e-3
 
     def training_interval(self) -> Interval:
         """[0, 1] where the velocity is predicted directly, else short of the ends at which the formulas diverge."""
-        return self._interval(1e-5 if self.is_vp else 1e-3)
+        return self._interval(self.training_epsilon)
 
     def training_times(self, uniform_N: Tensor) -> Tensor:
         """Training times for uniform draws from [0, 1)."""
@@ -213,7 +215,7 @@ class Flow:
 
     def ode_interval(self, *, reverse: bool = False) -> Interval:
         """The times between which the ODE is solved."""
-        interval = self._interval(1e-3)
+        interval = self._interval(self.sampling_epsilon)
         return Interval(1 - interval.start, 1 - interval.end) if reverse else interval
 
     def sample_ode(

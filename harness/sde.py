@@ -33,7 +33,7 @@ def sample_sde(flow: Flow, model: Model, noise: Tensor, sampler: SdeSampler, fre
 
 def sde_interval(flow: Flow, sampler: SdeSampler) -> Interval:
     """The times between which the SDE is solved; the last step covers what is left."""
-    epsilon = 0.0 if flow.is_direct else 1e-3
+    epsilon = 0.0 if flow.is_direct else flow.sampling_epsilon
     starts_late = not flow.is_vp and (sampler.diffusion == "sbdm" or flow.prediction != "velocity")
     left = sampler.last_step_size if sampler.last_step != "none" else 0.0
     return Interval(epsilon if starts_late else 0.0, 1 - (left or epsilon))

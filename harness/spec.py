@@ -13,6 +13,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Epsilon = Annotated[float, Field(gt=0, lt=0.5)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -58,20 +59,31 @@ class Task(Frozen):
 
 
 class FlowObjective(Frozen):
-    """SiT's interpolants: x_t = alpha(t) data + sigma(t) noise, t = 0 noise (SiT, arXiv 2401.08740)."""
+    """SiT's interpolants: x_t = alpha(t) data + sigma(t) noise, t = 0 noise (SiT, arXiv 2401.08740).
+
+    The epsilons keep training and sampling away from the ends where formulas diverge (None: the official values); a
+    velocity on the linear or the GVP path needs none and ignores them.
+    """
 
     kind: Literal["flow"]
     path: Literal["linear", "gvp", "vp"] = "linear"
     prediction: Literal["velocity", "noise", "score"] = "velocity"
     loss_weight: Literal["none", "velocity", "likelihood"] = "none"
+    training_epsilon: Epsilon | None = None
+    sampling_epsilon: Epsilon | None = None
 
 
 class DdpmObjective(Frozen):
-    """DiT's diffusion: 1,000 noise steps, noise prediction, learned variance (arXiv 2102.09672)."""
+    """DiT's diffusion: 1,000 noise steps, noise prediction, learned variance (arXiv 2102.09672).
+
+    `loss` is the noise's square error plus the variational term; "rescaled_mse" weighs that term by steps / 1000, and
+    "kl" is the variational bound alone.
+    """
 
     kind: Literal["ddpm"]
     schedule: Literal["linear", "squaredcos_cap_v2"] = "linear"
     variance: Literal["learned_range", "fixed_large", "fixed_small"] = "learned_range"
+    loss: Literal["mse", "rescaled_mse", "kl"] = "mse"
 
 
 Objective = Annotated[FlowObjective | DdpmObjective, Field(discriminator="kind")]

@@ -81,6 +81,23 @@ def test_ddim_carries_noise_to_the_data() -> None:
     assert float(out.std() / noise.std()) == pytest.approx(DATA_DEVIATION, rel=0.02)
 
 
+@pytest.mark.parametrize("respacing", ["", "25"])
+def test_the_losses_of_a_diffusion_are_made_of_the_same_terms(respacing: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    data, noise = (torch.randn(3, 1, 4, 4, generator=random) for _ in range(2))
+    index = torch.tensor([0, 3, 20])
+
+    def terms(loss: str) -> dict[str, Tensor]:
+        ddpm = Ddpm(DdpmObjective.model_validate({"kind": "ddpm", "loss": loss}), respacing)
+        return ddpm.loss_terms(lambda x, _: torch.cat([0.5 * x, torch.tanh(x)], dim=1), data, noise, index)
+
+    steps = 25 if respacing else 1000
+    plain, rescaled, bound = terms("mse"), terms("rescaled_mse"), terms("kl")
+    torch.testing.assert_close(plain["loss"], plain["mse"] + plain["vb"])
+    torch.testing.assert_close(rescaled["loss"], plain["mse"] + plain["vb"] * steps / 1000)
+    torch.testing.assert_close(bound["loss"], steps * plain["vb"])
+
+
 def test_respacing_keeps_both_ends() -> None:
     assert kept_steps("250", 1000)[:3] == [0, 4, 8]
     assert kept_steps("250", 1000)[-1] == 999

@@ -133,6 +133,8 @@ def _flow(create: Mapping[str, Any], prediction: str | None = None, weight: str 
         "path": create.get("path_type", "Linear").lower(),
         "prediction": prediction or create.get("prediction", "velocity"),
         "loss_weight": create.get("loss_weight") or weight,
+        "training_epsilon": create.get("train_eps"),
+        "sampling_epsilon": create.get("sample_eps"),
     }
     return Flow(FlowObjective.model_validate(objective))
 
@@ -251,12 +253,14 @@ def _replay(noises: Tensor) -> Callable[[], Tensor]:
 
 def _ddpm(golden: Golden) -> Ddpm:
     create = golden.params["create"]
-    unknown = set(create) - {"timestep_respacing", "learn_sigma", "sigma_small", "noise_schedule"}
+    known = {"timestep_respacing", "learn_sigma", "sigma_small", "noise_schedule", "use_kl", "rescale_learned_sigmas"}
+    unknown = set(create) - known
     assert not unknown, f"{golden.id}: {unknown} are not implemented"
     learned = create.get("learn_sigma", True)
     schedule = create.get("noise_schedule", "linear")
     variance = "learned_range" if learned else "fixed_small" if create.get("sigma_small") else "fixed_large"
-    objective = DdpmObjective.model_validate({"kind": "ddpm", "schedule": schedule, "variance": variance})
+    loss = "kl" if create.get("use_kl") else "rescaled_mse" if create.get("rescale_learned_sigmas") else "mse"
+    objective = DdpmObjective.model_validate({"kind": "ddpm", "schedule": schedule, "variance": variance, "loss": loss})
     return Ddpm(objective, create.get("timestep_respacing", ""))
 
 
