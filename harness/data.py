@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from harness.errors import UserError
+from harness.errors import UserError, first_few
 from harness.files import read_array, write_array
 from harness.folder import Listing, list_images
 from harness.images import Pixels, Values, read_pixels, to_unit
@@ -103,7 +103,7 @@ def _decode(listing: Listing, task: Task, cache: Path) -> Images:
         for start in range(0, len(listing.images), SHARD):
             part = listing.images[start : start + SHARD]
             pixels, flags = cache / f"{start:09d}-pixels.npy", cache / f"{start:09d}-readable.npy"
-            if not flags.exists():
+            if not (pixels.exists() and flags.exists()):
                 _decode_shard(part, task, pixels, flags)
             shards.append(read_array(pixels, mapped=True))
             readable = read_array(flags)
@@ -154,5 +154,4 @@ def _left_out(listing: Listing, broken: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _names(listing: Listing, paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return ", ".join(str(path.relative_to(listing.root)) for path in paths[:NAMED]) + more
+    return first_few([str(path.relative_to(listing.root)) for path in paths], NAMED)

@@ -15,14 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harness.respacing import kept_steps
+from harness.respacing import NUM_STEPS, kept_steps
 from harness.spec import DdimSampler, DdpmObjective, DdpmSampler
 
 Model = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[], Tensor]
 Table = npt.NDArray[np.float64]
 
-NUM_STEPS = 1000
 NATS_PER_BIT = math.log(2.0)
 LEAST_PROBABILITY = 1e-12
 OPEN_BEYOND = 0.999

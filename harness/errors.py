@@ -2,7 +2,7 @@
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -27,6 +27,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     guess = f"did you mean {' or '.join(near)}? " if near else ""
     return UserError(f"there is no {kind} named {name!r}", f"{guess}known: {', '.join(names)}")
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """The first of a list, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 _DISK_TROUBLE = {

@@ -140,8 +140,7 @@ class Flow:
         self.prediction = objective.prediction
         self.loss_weight = objective.loss_weight
         self.is_vp = objective.path == "vp"
-        # The only case in which no formula divides by something that is zero at an end.
-        self.is_direct = objective.prediction == "velocity" and not self.is_vp
+        self.is_direct = objective.is_direct
         self.training_epsilon = objective.training_epsilon or (1e-5 if self.is_vp else 1e-3)
         self.sampling_epsilon = objective.sampling_epsilon or 1e-3
 

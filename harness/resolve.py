@@ -10,7 +10,7 @@ from harness import registry, tasks
 from harness.backbone import Backbone, Network
 from harness.changes import Changes
 from harness.errors import UserError, unknown_name
-from harness.respacing import kept_steps
+from harness.respacing import NUM_STEPS, kept_steps
 from harness.spec import (
     DdimSampler,
     DdpmObjective,
@@ -23,7 +23,6 @@ from harness.spec import (
     SdeSampler,
 )
 
-DDPM_STEPS = 1000
 LONGEST_LAST_STEP = 0.9
 DEFAULT_TASK = "digits"
 
@@ -190,24 +189,21 @@ def _check_sampler(config: RunConfig) -> None:
             f"set sampler.kind to {' or '.join(kinds)}",
         )
     if isinstance(sampler, DdpmSampler | DdimSampler):
-        kept_steps(sampler.respacing, DDPM_STEPS)
-    starts_at_zero = (
-        isinstance(objective, FlowObjective) and objective.prediction == "velocity" and objective.path != "vp"
-    )
-    if isinstance(sampler, SdeSampler):
-        _check_last_step(sampler, ends_at_one=starts_at_zero)
-    if isinstance(sampler, SdeSampler) and sampler.diffusion == "sbdm" and starts_at_zero:
+        kept_steps(sampler.respacing, NUM_STEPS)
+    if isinstance(sampler, SdeSampler) and isinstance(objective, FlowObjective):
+        _check_ends(sampler, is_direct=objective.is_direct)
+
+
+def _check_ends(sampler: SdeSampler, *, is_direct: bool) -> None:
+    """Refuse an SDE that would be asked where it has no value: at t = 0, at t = 1, or after its end."""
+    if sampler.diffusion == "sbdm" and is_direct:
         raise UserError(
             "the sbdm diffusion is infinite at t = 0, where sampling of a velocity on this path starts",
             "set sampler.diffusion=sigma, or objective.prediction to noise or score",
         )
-
-
-def _check_last_step(sampler: SdeSampler, *, ends_at_one: bool) -> None:
-    """The score at t = 1 is 0 / 0 where sampling would end there; and it has to end after it started."""
     no_last_step = sampler.last_step == "none" or sampler.last_step_size == 0
     asks_at_the_end = sampler.method == "heun" or sampler.last_step in ("mean", "tweedie")
-    if (ends_at_one and no_last_step and asks_at_the_end) or sampler.last_step_size > LONGEST_LAST_STEP:
+    if (is_direct and no_last_step and asks_at_the_end) or sampler.last_step_size > LONGEST_LAST_STEP:
         raise UserError(
             f"the SDE cannot be solved to a last step of {sampler.last_step_size} ({sampler.last_step}): "
             "the score has no value at its end",

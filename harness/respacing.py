@@ -4,6 +4,7 @@ import re
 
 from harness.errors import UserError
 
+NUM_STEPS = 1000
 FEWEST_STEPS = 2
 
 

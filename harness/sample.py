@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harness.ddpm import NUM_STEPS
 from harness.denoiser import Denoiser
 from harness.files import read_array, sweep_parts, write_array
 from harness.guidance import classifier_free
@@ -18,6 +17,7 @@ from harness.images import Pixels, Values, to_uint8
 from harness.objective import Model, draw_samples
 from harness.progress import Progress
 from harness.randomness import Stream, generator
+from harness.respacing import NUM_STEPS
 from harness.spec import RunConfig
 from harness.train import autocast
 

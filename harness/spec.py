@@ -72,6 +72,11 @@ class FlowObjective(Frozen):
     training_epsilon: Epsilon | None = None
     sampling_epsilon: Epsilon | None = None
 
+    @property
+    def is_direct(self) -> bool:
+        """The only case in which no formula divides by something that is zero at an end of time."""
+        return self.prediction == "velocity" and self.path != "vp"
+
 
 class DdpmObjective(Frozen):
     """DiT's diffusion: 1,000 noise steps, noise prediction, learned variance (arXiv 2102.09672).

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from harness.errors import UserError, disk_error
+from harness.errors import UserError, disk_error, first_few
 
 SHOWN_KEYS = 8
 
@@ -90,5 +90,4 @@ def fitted(module: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, s
 def _listed(kind: str, keys: list[str]) -> list[str]:
     if not keys:
         return []
-    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return [f"{len(keys)} {kind}: {', '.join(keys[:SHOWN_KEYS])}{more}"]
+    return [f"{len(keys)} {kind}: {first_few(keys, SHOWN_KEYS)}"]

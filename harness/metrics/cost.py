@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.ddpm import NUM_STEPS
 from harness.denoiser import Denoiser
-from harness.respacing import kept_steps
+from harness.respacing import NUM_STEPS, kept_steps
 from harness.spec import DdimSampler, DdpmSampler, Measurement, OdeSampler, RunConfig, Sampler, SdeSampler
 
 UNIT_OF_NFE = "forward passes per image"
