@@ -20,8 +20,9 @@ from harness.images import Pixels, grid
 from harness.metrics import cost, digits, outliers
 from harness.objective import is_adaptive
 from harness.progress import say
+from harness.records import Measurement, OutlierStatistics, Provenance, RunRecord, SampleGrid
 from harness.sample import label_of, sample_all
-from harness.spec import Measurement, OutlierStatistics, Provenance, RunConfig, RunRecord, SampleGrid
+from harness.spec import RunConfig
 from harness.stopwatch import Stopwatch
 from harness.store import record_name
 from harness.train import Training, train

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from harness import __version__
-from harness.spec import Provenance
+from harness.records import Provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("harness", "baselines", "dsr")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from harness.records import Measurement, RunRecord
 from harness.run import Outcome
-from harness.spec import Measurement, RunRecord
 from harness.store import stages
 
 COMPARED = {"fd_digits", "digits_accuracy", "gflops", "parameters", "outlier_max_over_median"}

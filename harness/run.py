@@ -7,7 +7,8 @@ from harness import store, workspace
 from harness.errors import UserError
 from harness.files import require_writable
 from harness.progress import say
-from harness.spec import RunConfig, RunRecord
+from harness.records import RunRecord
+from harness.spec import RunConfig
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from harness.errors import UserError, disk_error
 from harness.files import write_bytes, write_text
-from harness.spec import RunConfig, RunRecord
+from harness.records import RunRecord
+from harness.spec import RunConfig
 
 DATABASE = "leaderboard.duckdb"
 MEASURED = "measured"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.spec import RunRecord
+from harness.records import RunRecord
 from tests.builders import harness, image_folder, quick_words
 
 

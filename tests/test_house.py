@@ -23,6 +23,7 @@ LAYERS = {
     "harness.folder": 0,
     "harness.positions": 0,
     "harness.randomness": 0,
+    "harness.records": 0,
     "harness.respacing": 0,
     "harness.stopwatch": 0,
     "harness.tasks": 0,
@@ -62,7 +63,7 @@ LAYERS = {
 }
 BASELINES_MAY = {"harness.backbone", "harness.denoiser", "harness.flow", "harness.positions", "harness.spec"}
 DSR_MAY = {"harness.backbone", "harness.denoiser", "harness.errors", "harness.positions", "harness.spec"}
-LEADERBOARD_MAY = {"harness.errors", "harness.files", "harness.spec", "harness.store"}
+LEADERBOARD_MAY = {"harness.errors", "harness.files", "harness.records", "harness.spec", "harness.store"}
 WITHOUT_TORCH = ["harness.cli", "harness.resolve", "harness.run", "harness.report", "harness.store", "leaderboard.app"]
 
 

@@ -11,8 +11,9 @@ from harness.data import digits
 from harness.metrics import cost, outliers
 from harness.metrics import digits as digits_metric
 from harness.metrics.frechet import Moments, frechet_distance, moments
+from harness.records import OutlierStatistics
 from harness.run import run
-from harness.spec import DdpmSampler, OdeSampler, OutlierStatistics, SdeSampler
+from harness.spec import DdpmSampler, OdeSampler, SdeSampler
 from tests.builders import quick_config
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.spec import RunRecord
+from harness.records import RunRecord
 from harness.store import Stored, read_all
 from leaderboard.table import markdown, write_between_markers
 

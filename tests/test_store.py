@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from harness import store
-from harness.spec import Measurement, Provenance, RunConfig, RunRecord
+from harness.records import Measurement, Provenance, RunRecord
+from harness.spec import RunConfig
 from leaderboard import queries
 from tests.builders import quick_config
 

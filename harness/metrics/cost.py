@@ -8,8 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.denoiser import Denoiser
+from harness.records import Measurement
 from harness.respacing import NUM_STEPS, kept_steps
-from harness.spec import DdimSampler, DdpmSampler, Measurement, OdeSampler, RunConfig, Sampler, SdeSampler
+from harness.spec import DdimSampler, DdpmSampler, OdeSampler, RunConfig, Sampler, SdeSampler
 
 UNIT_OF_NFE = "forward passes per image"
 EVALUATIONS_PER_STEP = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}

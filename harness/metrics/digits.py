@@ -20,7 +20,7 @@ from harness.data import Labels, digits
 from harness.errors import UserError
 from harness.images import Pixels, to_unit
 from harness.metrics.frechet import Moments, frechet_distance, moments
-from harness.spec import Measurement
+from harness.records import Measurement
 
 WEIGHTS = Path(__file__).with_name("digits_extractor.safetensors")
 WEIGHTS_SHA256 = "b7771dfc267f66c32ec8baeb8f69c21d7994b14dbb7cf1cf3c7645422fc7788c"

@@ -16,7 +16,8 @@ from harness.denoiser import Denoiser
 from harness.images import to_unit
 from harness.objective import objective_of
 from harness.randomness import Stream, generator
-from harness.spec import Measurement, OutlierStatistics, RunConfig
+from harness.records import Measurement, OutlierStatistics
+from harness.spec import RunConfig
 
 TOP_CHANNELS = 3
 
