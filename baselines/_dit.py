@@ -9,15 +9,31 @@ from torch import Tensor, nn
 
 from baselines._dit_sizes import DitNetwork, SitNetwork
 from baselines._layers import (
+    Attention,
     Block,
     FinalLayer,
+    GeluMlp,
     LabelEmbedding,
+    Modulation,
     PatchEmbedding,
     TimestepEmbedding,
     fixed_positions,
+    layer_norm,
     unpatchify,
 )
 from harness.denoiser import Denoiser, Trunk
+
+
+class DitBlock(Block):
+    """Layer norms without a gain, a GELU MLP."""
+
+    def __init__(self, network: DitNetwork) -> None:
+        super().__init__()
+        width = network.width
+        self.norm1, self.norm2 = layer_norm(width), layer_norm(width)
+        self.attn = Attention(width, network.num_heads)
+        self.mlp = GeluMlp(width, int(width * network.mlp_ratio))
+        self.adaLN_modulation = Modulation(width, 6)
 
 
 class DiffusionTransformer(Denoiser):
@@ -39,17 +55,20 @@ class DiffusionTransformer(Denoiser):
         self.x_embedder = PatchEmbedding(network.in_channels, network.width, network.patch_size)
         self.t_embedder = TimestepEmbedding(network.width)
         self.y_embedder = LabelEmbedding(network.num_classes, network.width, null_class=network.null_class)
-        self.blocks = nn.ModuleList(
-            Block(network.width, network.num_heads, network.mlp_ratio) for _ in range(network.depth)
-        )
-        self.final_layer = FinalLayer(network.width, network.patch_size**2 * self.output_channels)
+        self.rotary = nn.Identity()
+        self.blocks = nn.ModuleList(DitBlock(network) for _ in range(network.depth))
+        self.final_layer = FinalLayer(network.width, network.patch_size**2 * self.output_channels, layer_norm)
 
-    def embed(self, x_NCHW: Tensor, t_N: Tensor, y_N: Tensor) -> tuple[Tensor, Tensor]:
-        tokens_NLD = self.x_embedder(x_NCHW) + self.pos_embed
-        return tokens_NLD, self.t_embedder(t_N) + self.y_embedder(y_N)
+    def embed_label(self, y_N: Tensor) -> Tensor:
+        label_ND: Tensor = self.y_embedder(y_N)
+        return label_ND
 
-    def step(self, index: int, tokens_NLD: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        return self.blocks[index](tokens_NLD, condition), condition
+    def embed(self, x_NCHW: Tensor, t_N: Tensor, label_ND: Tensor) -> tuple[Tensor, Tensor]:
+        return self.x_embedder(x_NCHW) + self.pos_embed, self.t_embedder(t_N) + label_ND
+
+    def step(self, index: int, tokens_NLD: Tensor, condition: Tensor) -> Tensor:
+        out_NLD: Tensor = self.blocks[index](tokens_NLD, condition, self.rotary)
+        return out_NLD
 
     def decode(self, tokens_NLD: Tensor, condition: Tensor) -> Tensor:
         patches = self.final_layer(tokens_NLD, condition)

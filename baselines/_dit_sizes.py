@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from harness.backbone import Network
-from harness.spec import Recipe
+from harness.spec import Recipe, VaeLatents
 
 
 class DitNetwork(Network):
@@ -40,8 +40,13 @@ _PATCHES = (2, 4, 8)
 # For the embedded digits: 8 x 8 grey pixels, small enough to learn on a laptop in a minute.
 _TINY = Network(input_size=8, in_channels=1, num_classes=10, patch_size=2, width=64, depth=4, num_heads=4)
 
-# 1,400 epochs of 1,281,167 images at batch 256; float32; no clipping, no warm-up.
-OFFICIAL_RECIPE = Recipe(steps=7_006_382, precision="float32")
+# ImageNet in SD-VAE's latents; FID is reported on samples decoded by the same "ema" decoder.
+LATENTS = VaeLatents(kind="sd-vae")
+
+
+def official_recipe(num_images: int) -> Recipe:
+    """1,400 epochs at batch 256, TF32, no clipping, no warm-up."""
+    return Recipe(steps=1400 * max(num_images // 256, 1), precision="tf32")
 
 
 def published_sizes(network: type[AnyDit]) -> Mapping[str, AnyDit]:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from baselines._dit_sizes import OFFICIAL_RECIPE, SitNetwork, published_sizes
+from baselines._dit_sizes import LATENTS, SitNetwork, official_recipe, published_sizes
 from harness.backbone import Backbone
-from harness.spec import FlowObjective, OdeSampler
+from harness.spec import FlowObjective, Guidance, OdeSampler
 
 if TYPE_CHECKING:
     from harness.denoiser import Denoiser
@@ -22,9 +22,12 @@ BACKBONE = Backbone(
     title="SiT",
     source="arXiv 2401.08740, willisma/SiT at 947f95b",
     sizes=published_sizes(SitNetwork),
-    objective=FlowObjective(kind="flow"),
-    recipe=OFFICIAL_RECIPE,
+    objective=lambda _: FlowObjective(kind="flow"),
+    headline=lambda _: "xl-2",
+    recipe=official_recipe,
     sampler=OdeSampler(kind="ode"),
+    guidance=lambda _: Guidance(),
+    uint8_rule="truncate-128",
     build=_build,
-    latents="a convolutional VAE or pixels",
+    latents=LATENTS,
 )

@@ -1,61 +1,45 @@
-"""Dual-Stage Registers (DSR, arXiv 2605.05206): the presets, by name (no torch until registers are attached)."""
+"""Register methods: from a preset's name to a configuration, and from that to a changed denoiser (torch only there)."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
+from dsr.presets import PRESETS as PRESETS
+from dsr.presets import Stage
 from harness.backbone import Backbone, Network
 from harness.errors import UserError, unknown_name
-from harness.spec import DenoiserRegisters, RegisterConfig
+from harness.spec import Latents, RegisterConfig
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.attention import MixesTokens
     from harness.denoiser import Denoiser
 
-# The paper's setting: 36 registers from block 8 of 28, beside 256 patches.
-PAPER_COUNT, PAPER_START, PAPER_DEPTH, PAPER_PATCHES = 36, 8, 28, 256
-SHALLOWEST_PUBLISHED = 12
-FEWEST = 4
-
-Stage = Literal["encoder", "denoiser"]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named register configuration: the stages that it wants, and one line for `list registers`."""
-
-    stages: tuple[Stage, ...]
-    title: str
-
-
-PRESETS: Mapping[str, Preset] = {
-    "none": Preset((), "no registers: the arm that every other one is compared with"),
-    "encoder": Preset(("encoder",), "registers in the encoder alone: trained ones where they exist, else test-time"),
-    "denoiser": Preset(("denoiser",), "diffusion registers alone: learned tokens in the later blocks of the denoiser"),
-    "dsr": Preset(("encoder", "denoiser"), "Dual-Stage Registers: both stages, wherever the backbone has them"),
+_MAKERS = {
+    "pixels": "no encoder: the denoiser sees pixels",
+    "sd-vae": "a convolutional VAE",
+    "stand-in": "a fixed rotation of patches, a stand-in for an encoder",
+    "rae": "an encoder whose registers are not in this version yet",
 }
 
 
-def configure(preset: str, backbone: Backbone, network: Network) -> RegisterConfig:
-    """What a preset means on a backbone.
+def configure(preset: str, backbone: Backbone, network: Network, latents: Latents) -> RegisterConfig:
+    """What a preset means on a backbone over latents.
 
     Raises UserError for an unknown name, or where nothing would be left of it.
     """
     if preset not in PRESETS:
         raise unknown_name("register preset", preset, PRESETS)
     stages = PRESETS[preset].stages
-    absent: tuple[Stage, ...] = ("encoder",) if "encoder" in stages and backbone.encoder is None else ()
+    absent: tuple[Stage, ...] = ("encoder",) if "encoder" in stages else ()
     if absent and absent == stages:
         raise UserError(
-            f"{backbone.title}'s latents come from {backbone.latents}: "
+            f"{backbone.title}'s latents come from {_MAKERS[latents.kind]}: "
             "there is no transformer that encoder registers could be put into",
             "use --registers denoiser, or dsr, which is then the denoiser stage alone",
         )
-    return RegisterConfig(
-        preset=preset,
-        denoiser=_paper_setting(network) if "denoiser" in stages else None,
-        absent_stages=absent,
-    )
+    fields = PRESETS[preset].fields(network)
+    return RegisterConfig(preset=preset, absent_stages=absent, native_tokens=network.native_tokens, **fields)
 
 
 def check(registers: RegisterConfig, network: Network) -> None:
@@ -69,29 +53,41 @@ def check(registers: RegisterConfig, network: Network) -> None:
         )
 
 
+def network_of(registers: RegisterConfig, network: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The dimensions that a run builds: those of its backbone, changed where a control changes them."""
+    if registers.wider_mlp is None:
+        return network
+    return {**network, "mlp_ratio": network["mlp_ratio"] * registers.wider_mlp.factor}
+
+
 def attach(registers: RegisterConfig, denoiser: "Denoiser") -> None:
-    """Give the denoiser the registers of a configuration.  Its own weights are left as they are."""
+    """Give the denoiser what a configuration says.  Its own weights are left as they are."""
     if registers.denoiser is not None:
         from dsr.denoiser import DiffusionRegisters
 
         denoiser.registers = DiffusionRegisters(registers.denoiser, denoiser)
+    if registers.attention is not None:
+        from harness.attention import MixesTokens
+
+        layers = [module for module in denoiser.modules() if isinstance(module, MixesTokens)]
+        for layer in layers:
+            layer.mixing = _mixing(registers.attention.kind, layer)
+    if registers.loss_mask is not None:
+        from dsr.loss_mask import element_weights
+
+        denoiser.loss_weight = element_weights(registers.loss_mask, denoiser.patch_tokens)
 
 
-def official_names(registers: RegisterConfig) -> Mapping[str, str]:
-    """Where the official DSR checkpoints keep the registers: official key to ours."""
-    if registers.denoiser is None:
-        return {}
-    ours = f"registers.sets.{registers.denoiser.start_block}"
-    return {"register_tokens": f"{ours}.tokens", "register_pos_embed": f"{ours}.position"}
+def _mixing(kind: str, attention: "MixesTokens") -> Any:
+    from dsr.gated_attention import GatedMixing
+    from dsr.kv_bias import KvBias
+    from dsr.sink_logit import SinkLogit, SoftmaxOne
 
-
-def _paper_setting(network: Network) -> DenoiserRegisters:
-    """36 at block 8 of 28, or at the first third of another depth (4 of 12, as the paper's GFLOPs of S and B show).
-
-    A network shallower than any published one gets the paper's share of tokens, 36 to 256, as a square number.
-    """
-    start = PAPER_START if network.depth == PAPER_DEPTH else network.depth // 3
-    if network.depth >= SHALLOWEST_PUBLISHED:
-        return DenoiserRegisters(count=PAPER_COUNT, start_block=start)
-    share = math.isqrt(network.patch_tokens * PAPER_COUNT // PAPER_PATCHES) ** 2
-    return DenoiserRegisters(count=min(max(share, FEWEST), PAPER_COUNT), start_block=start)
+    makers: Mapping[str, type[nn.Module] | Any] = {
+        "kv-bias": KvBias,
+        "sink-logit": SinkLogit,
+        "softmax-one": lambda _: SoftmaxOne(),
+        "gate-headwise": lambda layer: GatedMixing(layer, elementwise=False),
+        "gate-elementwise": lambda layer: GatedMixing(layer, elementwise=True),
+    }
+    return makers[kind](attention)

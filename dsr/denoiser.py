@@ -1,4 +1,8 @@
-"""Diffusion registers: learned tokens that enter the denoiser late and leave it before the last layer."""
+"""Diffusion registers: tokens that enter the denoiser at a block and leave it before the last layer.
+
+Sources: DSR (arXiv 2605.05206, LightningDiT and DDT of its code), learned vectors on a fixed 2-D grid; Just-a-DiT,
+plain learned vectors from the first block; JiT (arXiv 2511.13720), the class embedding with learned positions.
+"""
 
 # N batch, L tokens, K registers, D width
 
@@ -11,41 +15,53 @@ from harness.spec import DenoiserRegisters
 
 
 class RegisterSet(nn.Module):
-    """K learned tokens, drawn from N(0, 1), with a fixed 2-D sin-cos position: (1, K, D)."""
+    """K tokens, learned or the class embedding, with a position or without: (N, K, D)."""
 
-    def __init__(self, count: int, width: int) -> None:
+    def __init__(self, config: DenoiserRegisters, width: int, *, takes_label: bool) -> None:
         super().__init__()
-        self.tokens = nn.Parameter(torch.randn(1, count, width))
-        self.position = nn.Parameter(torch.tensor(register_positions(count, width))[None], requires_grad=False)
+        self.count, self.takes_label = config.count, takes_label
+        if not takes_label:
+            self.tokens = nn.Parameter(torch.randn(1, config.count, width) * config.init_std)
+        if config.position == "sin-cos":
+            table = torch.tensor(register_positions(config.count, width))[None]
+            self.position = nn.Parameter(table, requires_grad=False)
+        elif config.position == "learned":
+            self.position = nn.Parameter(torch.randn(1, config.count, width) * config.init_std)
+        else:
+            self.register_parameter("position", None)
 
-    def forward(self, like_NLD: Tensor) -> Tensor:
-        registers_1KD = self.tokens + self.position
-        return registers_1KD.to(like_NLD.dtype).expand(len(like_NLD), -1, -1)
+    def forward(self, tokens_NLD: Tensor, label_ND: Tensor) -> Tensor:
+        content = label_ND[:, None, :] if self.takes_label else self.tokens
+        if self.position is not None:
+            content = content + self.position
+        return content.to(tokens_NLD.dtype).expand(len(tokens_NLD), self.count, -1)
 
 
 class DiffusionRegisters(Registers):
-    """DSR's denoiser stage (arXiv 2605.05206; LightningDiT and DDT of its code).
+    """Registers in every trunk of a denoiser.
 
     In the first trunk `count` registers join the patches before block `start_block`; in each later trunk, whose width
-    may differ, as many fresh ones join before its first block.  They pass through the same blocks under the same
-    modulation as the patches, rotary positions leave them alone, and they are cut off after the last block.
+    may differ, as many fresh, learned ones join before its first block.  They pass through the same blocks under the
+    same modulation as the patches, rotary positions leave them alone, and they are cut off after the last block.
     """
 
     def __init__(self, config: DenoiserRegisters, denoiser: Denoiser) -> None:
         super().__init__()
         first, *later = denoiser.trunks
-        entries = {config.start_block: first.width} | {trunk.start: trunk.width for trunk in later}
-        self.count = config.count
-        self.sets = nn.ModuleDict({str(block): RegisterSet(config.count, width) for block, width in entries.items()})
+        takes_label = config.content == "class"
+        sets = {str(config.start_block): RegisterSet(config, first.width, takes_label=takes_label)}
+        sets |= {str(trunk.start): RegisterSet(config, trunk.width, takes_label=False) for trunk in later}
+        self.count, self.start_block = config.count, config.start_block
+        self.sets = nn.ModuleDict(sets)
 
-    def enter(self, index: int, tokens_NLD: Tensor) -> Tensor:
+    def enter(self, index: int, tokens_NLD: Tensor, label_ND: Tensor) -> Tensor:
         name = str(index)
         if name not in self.sets:
             return tokens_NLD
-        return torch.cat([tokens_NLD, self.sets[name](tokens_NLD)], dim=1)
+        return torch.cat([tokens_NLD, self.sets[name](tokens_NLD, label_ND)], dim=1)
 
     def leave(self, tokens_NLD: Tensor) -> Tensor:
         return tokens_NLD[:, : -self.count]
 
     def present(self, index: int) -> int:
-        return self.count if index >= min(map(int, self.sets)) else 0
+        return self.count if index >= self.start_block else 0

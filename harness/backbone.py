@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.spec import Frozen, NonNegativeInt, Objective, PositiveInt, Recipe, Sampler, Task
+from harness.spec import Frozen, Guidance, Latents, Objective, PositiveInt, Recipe, Sampler, Uint8Rule
 
 if TYPE_CHECKING:
     from harness.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A run of blocks of one width; `modulated_by_token` where each token has a condition of its own."""
+
+    depth: int
+    width: int
+    modulated_by_token: bool = False
 
 
 class Network(Frozen):
@@ -40,6 +49,16 @@ class Network(Frozen):
         """Whether there is an embedding for "no class", without which labels cannot be dropped."""
         return True
 
+    @property
+    def native_tokens(self) -> int:
+        """How many extra tokens the official network has of its own accord."""
+        return 0
+
+    @property
+    def trunk_shapes(self) -> tuple[Shape, ...]:
+        """The runs of blocks, each of one width, in their order."""
+        return (Shape(self.depth, self.width),)
+
     def check(self) -> None:
         """Raise UserError where these dimensions do not fit together."""
         if self.input_size % self.patch_size:
@@ -58,38 +77,32 @@ class Network(Frozen):
                 "set network.width to a multiple of 4",
             )
 
-    def on(self, task: Task) -> "Network":
-        """The same network with the input and the classes of a task."""
-        return self.model_copy(
-            update={
-                "input_size": task.image_size,
-                "in_channels": task.channels,
-                "num_classes": task.num_classes,
-            }
-        )
+    def on(self, channels: int, side: int, num_classes: int) -> "Network":
+        """The same network with another input and other classes."""
+        return self.model_copy(update={"input_size": side, "in_channels": channels, "num_classes": num_classes})
 
 
 @dataclass(frozen=True)
 class Backbone:
     """One family: its sizes, its official training and sampling, and how to build it.
 
-    `sizes` maps a size's name (`xl-2`) to the official network, `build` makes the torch module of one of them, and
-    `encoder` names the transformer that makes the latents, or is None where none does: then there is nothing that
-    encoder registers could be put into.  `native_tokens` counts the extra tokens that the official network has of
-    its own accord, so that its row without registers can say so.
+    `sizes` maps a size's name (`xl-2`) to the official network, and `build` makes the torch module of one of them.
+    `objective` depends on the network's input, `recipe` on the number of training images, `guidance` on the size's
+    name; `headline` is the size that the family is known for at an image size.  `latents` are what it was published on.
     """
 
     name: str
     title: str
     source: str
     sizes: Mapping[str, Network]
-    objective: Objective
-    recipe: Recipe
+    objective: Callable[[Network], Objective]
+    headline: Callable[[int], str]
+    recipe: Callable[[int], Recipe]
     sampler: Sampler
+    guidance: Callable[[str], Guidance]
+    uint8_rule: Uint8Rule
     build: Callable[[Mapping[str, Any]], "Denoiser"]
-    latents: str
-    encoder: str | None = None
-    native_tokens: NonNegativeInt = 0
+    latents: Latents
 
     def size(self, name: str) -> Network:
         """The network of one size; raises UserError with the sizes that there are."""
@@ -104,3 +117,12 @@ def unknown_size(backbone: Backbone, name: str) -> UserError:
         f"{backbone.title} has no size {name!r}",
         f"known: {', '.join(f'{backbone.name}-{size}' for size in backbone.sizes)}",
     )
+
+
+def require_rotary_heads(head_width: int) -> None:
+    """Raise UserError where a head cannot be turned in two dimensions."""
+    if head_width % 4:
+        raise UserError(
+            f"2-D rotary positions need heads whose width is divisible by 4, not {head_width}",
+            "set network.width and network.num_heads so that their quotient is a multiple of 4",
+        )

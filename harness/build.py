@@ -1,15 +1,15 @@
 """Put a network and its registers together, as one RunConfig says."""
 
-from pathlib import Path
-
 import torch
 
 import dsr
+from dsr.official import OfficialLayout, layout
 from harness import registry
 from harness.denoiser import Denoiser
 from harness.metrics import cost
-from harness.spec import RunConfig
-from harness.weights import fitted, read_official
+from harness.released import Released, locate, mapping, read_released, require_same_network
+from harness.spec import RegisterConfig, RunConfig, Weights
+from harness.weights import Row, fitted
 
 
 def build(config: RunConfig) -> Denoiser:
@@ -19,16 +19,47 @@ def build(config: RunConfig) -> Denoiser:
     from the same weights.
     """
     torch.manual_seed(config.seed)
-    denoiser = registry.find(config.backbone).build(config.network)
+    denoiser = registry.find(config.backbone).build(dsr.network_of(config.registers, config.network))
     dsr.attach(config.registers, denoiser)
     return denoiser
 
 
-def check_weights(config: RunConfig, path: Path) -> None:
-    """Raise UserError unless an official file fits this network key by key; no weight is made."""
+def identify(config: RunConfig, place: str) -> Weights:
+    """Which released model is at a path or hub id; raises UserError unless it fits the network key by key."""
+    released = _fitting(config, place)
+    return Weights(name=released.name, sha256=released.sha256, entry=released.entry)
+
+
+def load_released(config: RunConfig, denoiser: Denoiser, place: str) -> None:
+    """Put a released model's weights, by whatever official names, into a denoiser of this configuration."""
+    released, official = read_released(locate(place)), layout(config.registers, denoiser)
+    require_same_network(released, config.network)
+    denoiser.load_state_dict(fitted(denoiser, released.state, official.names, official.derived), strict=True)
+
+
+def build_guide(config: RunConfig) -> Denoiser | None:
+    """The guide of autoguidance with its weights, or None where the run has none."""
+    guide, place = config.protocol.guidance.guide, config.execution.guide
+    if guide is None:
+        return None
+    assert place is not None, "a guide without a place"
+    plain = config.model_copy(update={"network": guide.network, "registers": RegisterConfig()})
+    denoiser = build(plain)
+    load_released(plain, denoiser, place)
+    return denoiser.requires_grad_(requires_grad=False)
+
+
+def map_weights(config: RunConfig, released: Released) -> list[Row]:
+    """What becomes of each key of a released model in this network, whether it fits or not."""
+    denoiser = build(config)
+    official = layout(config.registers, denoiser)
+    return mapping(released, denoiser.state_dict(), official.names, official.derived)
+
+
+def layout_of(config: RunConfig) -> OfficialLayout:
+    """How the official code would write this network, without making a weight."""
     with torch.device("meta"):
-        denoiser = build(config)
-    fitted(denoiser, read_official(path), dsr.official_names(config.registers))
+        return layout(config.registers, build(config))
 
 
 def size_of(config: RunConfig) -> cost.Size:
@@ -36,3 +67,12 @@ def size_of(config: RunConfig) -> cost.Size:
     with torch.device("meta"):
         denoiser = build(config)
     return cost.count(denoiser, config.network["in_channels"], config.network["input_size"])
+
+
+def _fitting(config: RunConfig, place: str) -> Released:
+    released = read_released(locate(place))
+    require_same_network(released, config.network)
+    denoiser = build(config)
+    official = layout(config.registers, denoiser)
+    fitted(denoiser, released.state, official.names, official.derived)
+    return released

@@ -13,9 +13,9 @@ def list_backbones() -> list[dict[str, Any]]:
             "name": backbone.name,
             "title": backbone.title,
             "sizes": list(backbone.sizes),
-            "objective": backbone.objective.kind,
-            "latents": backbone.latents,
-            "native_tokens": backbone.native_tokens,
+            "objective": backbone.objective(next(iter(backbone.sizes.values()))).kind,
+            "latents": backbone.latents.kind,
+            "native_tokens": {name: size.native_tokens for name, size in backbone.sizes.items()},
             "source": backbone.source,
         }
         for backbone in map(registry.find, registry.families())
@@ -23,9 +23,11 @@ def list_backbones() -> list[dict[str, Any]]:
 
 
 def list_registers() -> list[dict[str, Any]]:
-    """Each preset with its stages."""
-    presets = dsr.PRESETS.items()
-    return [{"name": name, "stages": list(preset.stages), "title": preset.title} for name, preset in presets]
+    """Each preset with its source and the stages of DSR that it has."""
+    return [
+        {"name": name, "title": preset.title, "source": preset.source, "stages": list(preset.stages)}
+        for name, preset in dsr.PRESETS.items()
+    ]
 
 
 def list_tasks() -> list[dict[str, Any]]:

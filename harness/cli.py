@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(verbs)
     _add_list(verbs)
     _add_describe(verbs)
+    _add_import(verbs)
     _add_index(verbs)
     _add_table(verbs)
     _add_board(verbs)
@@ -62,6 +63,9 @@ def _add_run(verbs: Any) -> None:
     seeds = run.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=_whole, default=0, help="training and sampling seed (default 0)")
     seeds.add_argument("--seeds", metavar="LIST", help="several runs: 0,1,2 or 0-2")
+    run.add_argument("--weights", metavar="PATH_OR_HUB_ID", help="measure a released model instead of training one")
+    run.add_argument("--guide", metavar="PATH_OR_HUB_ID", help="guide by this weaker model of the family: autoguidance")
+    run.add_argument("--guide-size", metavar="SIZE", help="the size of the guide (default: the run's own)")
     run.add_argument("--again", action="store_true", help="run even if there is a result: adds a further record")
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration as JSON, and stop")
     run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
@@ -87,9 +91,24 @@ def _add_describe(verbs: Any) -> None:
         "name such as dit-xl-2 is described at its official input unless --task is given.",
     )
     _add_configuration(describe, task=None)
-    describe.add_argument("--weights", metavar="FILE", type=Path, help="check that an official state dict fits")
+    describe.add_argument("--weights", metavar="PATH_OR_HUB_ID", help="check that a released model fits")
     describe.add_argument("--json", action="store_true", help="for machines")
     describe.set_defaults(verb=_describe)
+
+
+def _add_import(verbs: Any) -> None:
+    weights = verbs.add_parser(
+        "import-weights",
+        help="rewrite a released model under our names, or show how its names map to ours",
+        description="Read an official DiT, SiT, JiT, RAE or DSR checkpoint, or a diffusers folder, choose its EMA, and "
+        "write it as one safetensors file under our names. No code in the file is run.",
+    )
+    weights.add_argument("weights", metavar="PATH_OR_HUB_ID", help="a file, a folder, or a model on the hub")
+    _add_configuration(weights, task=None)
+    weights.add_argument("--dry-run", action="store_true", help="print what becomes of each key, and write nothing")
+    weights.add_argument("--out", metavar="FILE", type=Path, help="where the safetensors file goes")
+    weights.add_argument("--json", action="store_true", help="for machines")
+    weights.set_defaults(verb=_import)
 
 
 def _add_index(verbs: Any) -> None:
@@ -146,7 +165,8 @@ def _run(options: argparse.Namespace) -> None:
     from harness.resolve import parse_seeds, resolve
 
     seeds = parse_seeds(options.seeds) if options.seeds else [options.seed]
-    configs = [resolve(_request(options, seed=seed)) for seed in seeds]
+    names = {"guide_size": options.guide_size}
+    configs = [resolve(_request(options, seed=seed, **names), needs_data=not options.dry_run) for seed in seeds]
     if options.dry_run:
         shown = [config.model_dump(mode="json") | {"run_id": config.run_id} for config in configs]
         _print_json(shown[0] if len(shown) == 1 else shown)
@@ -214,10 +234,9 @@ def _describe(options: argparse.Namespace) -> None:
 
     facts = describe(config)
     if options.weights:
-        from harness.build import check_weights
+        from harness.build import identify
 
-        check_weights(config, options.weights)
-        facts["weights"] = f"{options.weights} fits"
+        facts["weights"] = identify(config, options.weights).model_dump()
     if options.json:
         _print_json(facts)
         return
@@ -227,9 +246,24 @@ def _describe(options: argparse.Namespace) -> None:
     rows = [["backbone", facts["backbone"]], ["source", facts["source"]]]
     rows += [["input", " x ".join(map(str, facts["input"]))]]
     rows += [[key, f"{facts[key]:,}"] for key in keys]
-    rows += [["weights", facts["weights"]]] if "weights" in facts else []
+    rows += [["weights", "{name} fits ({entry})".format(**facts["weights"])]] if "weights" in facts else []
     rows += [["gflops", f"{facts['gflops']:.3f}"], ["gmacs", f"{facts['gmacs']:.3f}"]]
     print(columns(rows))
+
+
+def _import(options: argparse.Namespace) -> None:
+    from harness.resolve import resolve_network
+
+    source, options.weights = options.weights, None
+    config = resolve_network(_request(options))
+    from harness.importing import import_weights
+
+    imported = import_weights(config, source, None if options.dry_run else options.out)
+    if options.json:
+        _print_json(imported.shown())
+    else:
+        print(imported.report())
+    imported.require_fit()
 
 
 def _index(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The images of a task, in memory or mapped from disk, and the batch of each training step."""
+"""The images of a task, in memory or mapped from disk."""
 
 # N batch, C channels, H height, W width
 
@@ -16,15 +16,15 @@ from PIL import Image
 from harness.errors import UserError, first_few
 from harness.files import read_array, write_array
 from harness.folder import Listing, list_images
-from harness.images import Pixels, Values, read_pixels, to_unit
+from harness.images import Pixels, read_pixels
 from harness.progress import Progress, say
-from harness.randomness import Stream, generator
-from harness.spec import RunConfig, Task
+from harness.spec import Task
 
 SHARD = 512
+# Every mapped file takes one of the descriptors of the process, often 1,024 in all: more images make larger shards.
+MOST_SHARDS = 256
 UNREADABLE_SHARE = 100
 NAMED = 5
-FLIP_SHARE = 0.5
 
 Labels = npt.NDArray[np.int64]
 
@@ -47,14 +47,6 @@ class Images:
         return np.stack([self.shards[s][i - starts[s]] for s, i in zip(places, indices, strict=True)])
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What one training step sees: data (N, C, H, W) in [-1, 1] and labels (N,)."""
-
-    data: Values
-    labels: Labels
-
-
 def load(task: Task, folder: Path | None, cache: Path) -> Images:
     """The images of a task.  Those of a folder are decoded once, into `cache`, and mapped from there.
 
@@ -63,7 +55,7 @@ def load(task: Task, folder: Path | None, cache: Path) -> Images:
     if task.name == "digits":
         return digits()
     assert folder is not None, f"task {task.name} was resolved without a folder"
-    listing = list_images(folder)
+    listing = list_images(folder if task.name == "folder" or not (folder / "train").is_dir() else folder / "train")
     if listing.fingerprint != task.data_fingerprint:
         raise UserError(f"{folder} changed while the run was being prepared", "run the command again when it is still")
     return _decode(listing, task, cache / f"{listing.fingerprint}-{task.channels}x{task.image_size}")
@@ -79,29 +71,13 @@ def digits() -> Images:
     return Images([pixels], bunch.target.astype(np.int64))
 
 
-def training_batch(config: RunConfig, images: Images, step: int) -> Batch:
-    """The batch of one step: a function of (seed, step) alone.  Each epoch is a new order of all images."""
-    size, count = config.recipe.batch_size, len(images)
-    positions = np.arange(step * size, (step + 1) * size)
-    indices = np.array([_order(config.seed, int(p // count), count)[p % count] for p in positions])
-    data = to_unit(images.pixels(indices))
-    if config.task.horizontal_flip:
-        flips = generator(config.seed, Stream.DATA_ORDER, 2 * step + 1).random(size) < FLIP_SHARE
-        data[flips] = data[flips, :, :, ::-1]
-    return Batch(data, images.labels[indices])
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    return generator(seed, Stream.DATA_ORDER, 2 * epoch).permutation(count)
-
-
 def _decode(listing: Listing, task: Task, cache: Path) -> Images:
     """Decode in shards, each put in place whole: an interrupted decoding goes on, two at once do no harm."""
     shards, kept, broken = [], [], []
     with Progress("reading images", len(listing.images)) as progress:
-        for start in range(0, len(listing.images), SHARD):
-            part = listing.images[start : start + SHARD]
+        size = max(SHARD, -(-len(listing.images) // MOST_SHARDS))
+        for start in range(0, len(listing.images), size):
+            part = listing.images[start : start + size]
             pixels, flags = cache / f"{start:09d}-pixels.npy", cache / f"{start:09d}-readable.npy"
             if not (pixels.exists() and flags.exists()):
                 _decode_shard(part, task, pixels, flags)

@@ -72,19 +72,25 @@ class Ddpm:
         signal = _at(np.sqrt(self.alphas_cumprod), index_N, data)
         return signal * data + _at(np.sqrt(1.0 - self.alphas_cumprod), index_N, data) * noise
 
-    def loss(self, model: Model, data: Tensor, noise: Tensor, index_N: Tensor) -> Tensor:
+    def loss(
+        self, model: Model, data: Tensor, noise: Tensor, index_N: Tensor, element_weight: Tensor | float = 1.0
+    ) -> Tensor:
         """The loss of each sample, (N,): the noise's mean square error plus, where learned, the variational term."""
-        terms = self.loss_terms(model, data, noise, index_N)
-        return terms["loss"]
+        return self.loss_terms(model, data, noise, index_N, element_weight)["loss"]
 
-    def loss_terms(self, model: Model, data: Tensor, noise: Tensor, index_N: Tensor) -> dict[str, Tensor]:
-        """`loss` with its parts `mse` and, where the variance is learned, `vb` in bits (no factor 1/1000)."""
+    def loss_terms(
+        self, model: Model, data: Tensor, noise: Tensor, index_N: Tensor, element_weight: Tensor | float = 1.0
+    ) -> dict[str, Tensor]:
+        """`loss` with its parts `mse` and, where the variance is learned, `vb` in bits (no factor 1/1000).
+
+        `element_weight` weighs the elements of `mse` alone.
+        """
         x = self.noised(data, noise, index_N)
         if self.loss_kind == "kl":
             return {"loss": len(self) * self.variational_bits(model, data, x, index_N, clip_denoised=False)}
         output = model(x, self._original(index_N))
         predicted, logits = self._split(output, x)
-        mse = ((noise - predicted) ** 2).flatten(1).mean(1)
+        mse = (element_weight * (noise - predicted) ** 2).flatten(1).mean(1)
         if logits is None:
             return {"loss": mse, "mse": mse}
         frozen_mean = torch.cat([predicted.detach(), logits], dim=1)

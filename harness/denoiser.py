@@ -23,22 +23,22 @@ class Registers(nn.Module, ABC):
     """Extra tokens that ride at the END of the sequence, so that no backbone's own indexing shifts."""
 
     @abstractmethod
-    def enter(self, index: int, tokens_NLD: Tensor) -> Tensor:
-        """The sequence that block `index` receives."""
+    def enter(self, index: int, tokens_NLD: Tensor, label_ND: Tensor) -> Tensor:
+        """The sequence that block `index` receives; `label_ND` embeds the class, in the first trunk's width."""
 
     @abstractmethod
     def leave(self, tokens_NLD: Tensor) -> Tensor:
-        """The patch tokens alone, after the last block."""
+        """The sequence without registers, after the last block."""
 
     @abstractmethod
     def present(self, index: int) -> int:
-        """How many registers follow the patches in the output of block `index`."""
+        """How many registers end the output of block `index`."""
 
 
 class NoRegisters(Registers):
     """No registers: no parameter, no key, no operation."""
 
-    def enter(self, index: int, tokens_NLD: Tensor) -> Tensor:  # noqa: ARG002
+    def enter(self, index: int, tokens_NLD: Tensor, label_ND: Tensor) -> Tensor:  # noqa: ARG002
         return tokens_NLD
 
     def leave(self, tokens_NLD: Tensor) -> Tensor:
@@ -52,21 +52,30 @@ def watch_nothing(index: int, tokens_NLD: Tensor) -> None:
     """The watcher of a forward pass that nobody watches."""
 
 
+def count_every_patch(data_NCHW: Tensor) -> float:  # noqa: ARG001
+    """The weight of the training loss when no patch is left out."""
+    return 1.0
+
+
 class Denoiser(nn.Module, ABC):
     """A diffusion transformer: `embed`, then `step` for each block, then `decode`.
 
-    A family implements those three; what `condition` holds is its own affair, and `step` may replace it, as the head
-    of DiT-DH does.  Set `trunks`, `null_label` (None without a class for "no class") and `patch_tokens`.
+    A family implements those and `embed_label`; what `condition` holds is its own affair.  Between two trunks, as
+    before the head of DiT-DH, `hand_over` makes the tokens and the condition of the next.  Set `trunks`, `null_label`
+    (None without a class for "no class") and `patch_tokens`.  `loss_weight` maps clean data (N, C, H, W) to the weight
+    of its elements in the training loss.
     """
 
     registers: Registers
     trunks: tuple[Trunk, ...]
     null_label: int | None
     patch_tokens: int
+    loss_weight: Callable[[Tensor], Tensor | float]
 
     def __init__(self) -> None:
         super().__init__()
         self.registers = NoRegisters()
+        self.loss_weight = count_every_patch
 
     @property
     def depth(self) -> int:
@@ -74,12 +83,20 @@ class Denoiser(nn.Module, ABC):
         return sum(trunk.depth for trunk in self.trunks)
 
     @abstractmethod
-    def embed(self, x_NCHW: Tensor, t_N: Tensor, y_N: Tensor) -> tuple[Tensor, Any]:
+    def embed_label(self, y_N: Tensor) -> Tensor:
+        """The embedding of the class alone, (N, D)."""
+
+    @abstractmethod
+    def embed(self, x_NCHW: Tensor, t_N: Tensor, label_ND: Tensor) -> tuple[Tensor, Any]:
         """Patch tokens (N, L, D) and the condition of the blocks."""
 
     @abstractmethod
-    def step(self, index: int, tokens_NLD: Tensor, condition: Any) -> tuple[Tensor, Any]:
+    def step(self, index: int, tokens_NLD: Tensor, condition: Any) -> Tensor:
         """Block `index`, over patches and whatever rides behind them."""
+
+    def hand_over(self, tokens_NLD: Tensor, condition: Any) -> tuple[Tensor, Any]:
+        """What the next trunk receives from the last one's output."""
+        return tokens_NLD, condition
 
     @abstractmethod
     def decode(self, tokens_NLD: Tensor, condition: Any) -> Tensor:
@@ -91,11 +108,21 @@ class Denoiser(nn.Module, ABC):
         t_N: Tensor,
         y_N: Tensor,
         watch: Callable[[int, Tensor], None] = watch_nothing,
+        *,
+        with_registers: bool = True,
     ) -> Tensor:
         """The network's prediction at its own time t and for labels y; `watch` sees each block's output tokens."""
-        tokens_NLD, condition = self.embed(x_NCHW, t_N, y_N)
-        for index in range(self.depth):
-            tokens_NLD = self.registers.enter(index, tokens_NLD)
-            tokens_NLD, condition = self.step(index, tokens_NLD, condition)
-            watch(index, tokens_NLD)
-        return self.decode(self.registers.leave(tokens_NLD), condition)
+        registers = self.registers if with_registers else _ABSENT
+        label_ND = self.embed_label(y_N)
+        tokens_NLD, condition = self.embed(x_NCHW, t_N, label_ND)
+        for trunk in self.trunks:
+            if trunk.start:
+                tokens_NLD, condition = self.hand_over(tokens_NLD, condition)
+            for index in range(trunk.start, trunk.start + trunk.depth):
+                tokens_NLD = registers.enter(index, tokens_NLD, label_ND)
+                tokens_NLD = self.step(index, tokens_NLD, condition)
+                watch(index, tokens_NLD)
+        return self.decode(registers.leave(tokens_NLD), condition)
+
+
+_ABSENT = NoRegisters()

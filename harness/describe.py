@@ -3,7 +3,7 @@
 from typing import Any
 
 from harness import registry
-from harness.build import size_of
+from harness.build import layout_of, size_of
 from harness.spec import RunConfig
 
 
@@ -11,9 +11,10 @@ def describe(config: RunConfig) -> dict[str, Any]:
     """Parameters, tokens and operations of a backbone with its registers, counted on the meta device.
 
     `parameters` counts fixed position tables, as the official code does; `gflops` is 2 x `gmacs`, of one conditional
-    forward pass at batch 1; `tokens` is the longest sequence: patches and registers.
+    forward pass at batch 1; `tokens` is the longest sequence: patches, registers and
+    the network's own; `buffers` and `state_dict_entries` are those of the official checkpoint.
     """
-    backbone, size = registry.find(config.backbone), size_of(config)
+    backbone, size, official = registry.find(config.backbone), size_of(config), layout_of(config)
     denoiser = config.registers.denoiser
     network = backbone.size(config.size).model_validate(config.network)
     registers = denoiser.count if denoiser else 0
@@ -24,10 +25,12 @@ def describe(config: RunConfig) -> dict[str, Any]:
         "input": [network.in_channels, network.input_size, network.input_size],
         "parameters": size.parameters,
         "trainable_parameters": size.trainable_parameters,
-        "tokens": network.patch_tokens + registers,
+        "buffers": size.buffers + sum(table.numel() for table in official.derived.values()),
+        "state_dict_entries": len(official.order),
+        "tokens": network.patch_tokens + registers + network.native_tokens,
         "patch_tokens": network.patch_tokens,
         "register_tokens": registers,
-        "native_tokens": backbone.native_tokens,
+        "native_tokens": network.native_tokens,
         "gflops": size.flops / 1e9,
         "gmacs": size.flops / 2e9,
         "network": config.network,

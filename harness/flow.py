@@ -1,13 +1,16 @@
 """Flows between noise (t = 0) and data (t = 1): interpolants, predictions, losses and solvers (SiT, arXiv 2401.08740).
 
-Official code: willisma/SiT at 947f95b, whose numbers these functions reproduce.
+Official code: willisma/SiT at 947f95b, LTH14/JiT at cbc743a, bytetriper/RAE at a4d18c4 and a-little-hoof/DSR at
+d9ceec1, whose numbers these functions reproduce.
 """
 
 # N batch, x a state (N, ...), t_N times in [0, 1]
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -19,6 +22,9 @@ from harness.spec import FlowObjective, OdeSampler
 Model = Callable[[Tensor, Tensor], Tensor]
 
 TORCHDIFFEQ_NAMES = {"heun": "heun2"}
+
+# RAE trains and samples a velocity on [0, 0.999] of its own time.
+RAE_END = 1e-3
 
 
 class Path(Protocol):
@@ -124,33 +130,42 @@ class Interval:
         """Times for draws from [0, 1)."""
         return uniform_N * (self.end - self.start) + self.start
 
-    def grid(self, points: int, like: Tensor) -> Tensor:
-        """`points` times from start to end."""
-        return torch.linspace(self.start, self.end, points, device=like.device)
-
 
 class Flow:
     """One interpolant with one prediction: its training loss, its velocity and score, its samplers.
 
-    A `model` maps x (N, ...) and t (N,) to a prediction of x's shape.
+    A `model` maps x (N, ...) and the network's own time (N,) to a prediction of x's shape; everything else here is in
+    the common time, 0 noise and 1 data.
     """
 
     def __init__(self, objective: FlowObjective) -> None:
+        self.objective = objective
         self.path = PATHS[objective.path]
         self.prediction = objective.prediction
-        self.loss_weight = objective.loss_weight
         self.is_vp = objective.path == "vp"
         self.is_direct = objective.is_direct
         self.training_epsilon = objective.training_epsilon or (1e-5 if self.is_vp else 1e-3)
         self.sampling_epsilon = objective.sampling_epsilon or 1e-3
 
+    def ask(self, model: Model, x: Tensor, t_N: Tensor) -> Tensor:
+        """The network's prediction at a common time; a velocity points from noise to data."""
+        if not self.objective.toward_noise:
+            return model(x, t_N)
+        predicted = model(x, 1 - t_N)
+        return -predicted if self.prediction == "velocity" else predicted
+
+    def own_times(self, t_N: Tensor) -> Tensor:
+        """Common times as the network counts them."""
+        return 1 - t_N if self.objective.toward_noise else t_N
+
     def training_interval(self) -> Interval:
-        """[0, 1] where the velocity is predicted directly, else short of the ends at which the formulas diverge."""
+        """In the network's own time: [0, 1], or short of the ends at which the formulas diverge."""
         return self._interval(self.training_epsilon)
 
     def training_times(self, uniform_N: Tensor) -> Tensor:
-        """Training times for uniform draws from [0, 1)."""
-        return self.training_interval().at(uniform_N)
+        """Common training times for uniform draws from [0, 1)."""
+        times_N = self._distributed(uniform_N)
+        return self._shifted(self.own_times(times_N))
 
     def interpolate(self, data: Tensor, noise: Tensor, t_N: Tensor) -> Tensor:
         """x_t."""
@@ -162,40 +177,58 @@ class Flow:
         t = spread(t_N, data)
         return self.path.d_alpha(t) * data + self.path.d_sigma(t) * noise
 
-    def loss(self, model: Model, data: Tensor, noise: Tensor, t_N: Tensor) -> Tensor:
-        """The loss of each sample, (N,): the mean over all but the batch."""
-        predicted = model(self.interpolate(data, noise, t_N), t_N)
-        if self.prediction == "velocity":
-            return _mean(predicted - self.target_velocity(data, noise, t_N), 1.0)
+    def loss(
+        self, model: Model, data: Tensor, noise: Tensor, t_N: Tensor, element_weight: Tensor | float = 1.0
+    ) -> Tensor:
+        """The loss of each sample, (N,): the mean over all but the batch, of elements weighted by `element_weight`."""
+        noise = noise * self.objective.noise_scale
+        x = self.interpolate(data, noise, t_N)
+        predicted = self.ask(model, x, t_N)
         t = spread(t_N, data)
-        sigma = self.path.sigma(t)
-        weight = self._weight(data, t, sigma)
-        if self.prediction == "noise":
-            return _mean(predicted - noise, weight)
-        return _mean(predicted * sigma + noise, weight)
+        weight: Tensor | float
+        match self.prediction:
+            case "velocity":
+                error, weight = predicted - self.target_velocity(data, noise, t_N), 1.0
+            case "data" if self.objective.clamped_target:
+                error, weight = (predicted - data) / self._divisor(t), 1.0
+            case "data":
+                error, weight = (predicted - x) / self._divisor(t) - self.target_velocity(data, noise, t_N), 1.0
+            case "noise":
+                error, weight = predicted - noise, self._weight(data, t)
+            case "score":
+                error, weight = predicted * self.path.sigma(t) + noise, self._weight(data, t)
+        return (weight * element_weight * error**2).flatten(1).mean(1)
 
     def at_time(self, data: Tensor, noise: Tensor, time: float) -> tuple[Tensor, Tensor]:
-        """(x_t, t_N) for one time of the common axis, for probes."""
+        """(x_t, the network's own time, (N,)) for one common time, for probes."""
         t_N = torch.full((len(data),), time, device=data.device)
-        return self.interpolate(data, noise, t_N), t_N
+        return self.interpolate(data, noise * self.objective.noise_scale, t_N), self.own_times(t_N)
 
     def velocity(self, model: Model, x: Tensor, t_N: Tensor) -> Tensor:
         """d x / d t of the probability flow."""
-        t = spread(t_N, x)
-        if self.prediction == "velocity":
-            return model(x, t_N)
-        if self.prediction == "score":
-            return self.velocity_from_score(model(x, t_N), x, t)
-        return self.velocity_from_score(model(x, t_N) / -self.path.sigma(t), x, t)
+        predicted, t = self.ask(model, x, t_N), spread(t_N, x)
+        match self.prediction:
+            case "velocity":
+                return predicted
+            case "data":
+                return (predicted - x) / self._divisor(t)
+            case "score":
+                return self.velocity_from_score(predicted, x, t)
+            case "noise":
+                return self.velocity_from_score(predicted / -self.path.sigma(t), x, t)
 
     def score(self, model: Model, x: Tensor, t_N: Tensor) -> Tensor:
         """The gradient of the log density at time t."""
-        t = spread(t_N, x)
-        if self.prediction == "score":
-            return model(x, t_N)
-        if self.prediction == "noise":
-            return model(x, t_N) / -self.path.sigma(t)
-        return self.score_from_velocity(model(x, t_N), x, t)
+        predicted, t = self.ask(model, x, t_N), spread(t_N, x)
+        match self.prediction:
+            case "score":
+                return predicted
+            case "noise":
+                return predicted / -self.path.sigma(t)
+            case "data":
+                return -(x - self.path.alpha(t) * predicted) / self.path.sigma(t) ** 2
+            case "velocity":
+                return self.score_from_velocity(predicted, x, t)
 
     def velocity_from_score(self, score: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """velocity = drift variance * score - drift mean."""
@@ -213,9 +246,14 @@ class Flow:
         return (ratio * velocity - x) / (ratio * d_sigma - sigma)
 
     def ode_interval(self, *, reverse: bool = False) -> Interval:
-        """The times between which the ODE is solved."""
+        """The times between which the ODE is solved, before the time shift."""
         interval = self._interval(self.sampling_epsilon)
         return Interval(1 - interval.start, 1 - interval.end) if reverse else interval
+
+    def grid(self, interval: Interval, points: int, like: Tensor) -> Tensor:
+        """`points` common times from start to end, moved by the time shift."""
+        times = torch.linspace(interval.start, interval.end, points, device=like.device)
+        return self._shifted(times)
 
     def sample_ode(
         self, model: Model, noise: Tensor, sampler: OdeSampler, *, trajectory: bool = False, reverse: bool = False
@@ -225,11 +263,18 @@ class Flow:
         `reverse` starts from data.  Adaptive methods choose their steps by an error over the whole batch, so there an
         image depends, within the tolerances, on its companions; where their steps shrink to nothing the sample is NaN.
         """
-        grid = self.ode_interval(reverse=reverse).grid(sampler.points, noise)
+        grid = self.grid(self.ode_interval(reverse=reverse), sampler.points, noise)
+
+        def slope(t: Tensor, x: Tensor) -> Tensor:
+            return self.velocity(model, x, t.expand(len(x)))
+
+        if sampler.method == "heun-euler":
+            steps = heun_then_euler(slope, noise, grid)
+            return torch.stack(list(steps)) if trajectory else deque(steps, maxlen=1).pop()
         method = TORCHDIFFEQ_NAMES.get(sampler.method, sampler.method)
         try:
             states: Tensor = odeint(
-                lambda t, x: self.velocity(model, x, t.expand(len(x))),
+                slope,
                 noise,
                 grid if trajectory or method == "dopri5" else grid[[0, -1]],
                 method=method,
@@ -258,7 +303,7 @@ class Flow:
                 (pulled,) = torch.autograd.grad((velocity * probe).sum(), x)
             return -velocity.detach(), (pulled * probe).flatten(1).sum(1)
 
-        grid = self.ode_interval().grid(sampler.points, data)
+        grid = self.grid(self.ode_interval(), sampler.points, data)
         states, divergence = odeint(
             backward,
             (data, torch.zeros(len(data), device=data.device)),
@@ -273,14 +318,38 @@ class Flow:
 
     def _interval(self, epsilon: float) -> Interval:
         if self.is_direct:
-            return Interval(0.0, 1.0)
+            short_by = RAE_END if self.objective.toward_noise and self.prediction == "velocity" else 0.0
+            return Interval(0.0, 1 - short_by)
         return Interval(0.0 if self.is_vp else epsilon, 1 - epsilon)
 
-    def _weight(self, data: Tensor, t: Tensor, sigma: Tensor) -> Tensor | float:
-        if self.loss_weight == "none":
+    def _distributed(self, uniform_N: Tensor) -> Tensor:
+        """Own times: uniform, or logit-normal, cut to the training interval by the inverse of its distribution."""
+        interval = self.training_interval()
+        if self.objective.time_distribution == "uniform":
+            return interval.at(uniform_N)
+        mean = -self.objective.time_mean if self.objective.toward_noise else self.objective.time_mean
+        ends = torch.tensor([interval.start, interval.end], dtype=torch.float64, device=uniform_N.device)
+        low, high = torch.special.ndtr((torch.logit(ends) - mean) / self.objective.time_std)
+        normal_N = torch.special.ndtri(low + (high - low) * uniform_N.double())
+        times_N = torch.sigmoid(mean + self.objective.time_std * normal_N)
+        return times_N.clamp(interval.start, interval.end).to(uniform_N.dtype)
+
+    def _shifted(self, t: Tensor) -> Tensor:
+        """Common times moved towards noise: a s / (1 + (a - 1) s) of the noise's share s = 1 - t."""
+        a = self.objective.time_shift
+        if a == 1:
+            return t
+        share = 1 - t
+        return 1 - a * share / (1 + (a - 1) * share)
+
+    def _divisor(self, t: Tensor) -> Tensor:
+        return (1 - t).clamp(min=self.objective.least_divisor)
+
+    def _weight(self, data: Tensor, t: Tensor) -> Tensor | float:
+        if self.objective.loss_weight == "none":
             return 1.0
-        variance = self.path.drift(data, t)[1]
-        return (variance / sigma) ** 2 if self.loss_weight == "velocity" else variance / sigma**2
+        variance, sigma = self.path.drift(data, t)[1], self.path.sigma(t)
+        return (variance / sigma) ** 2 if self.objective.loss_weight == "velocity" else variance / sigma**2
 
     def _ratio(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return 1 / self.path.log_slope(t), self.path.sigma(t), self.path.d_sigma(t)
@@ -291,5 +360,14 @@ def spread(t_N: Tensor, like: Tensor) -> Tensor:
     return t_N.view(-1, *[1] * (like.dim() - 1))
 
 
-def _mean(error: Tensor, weight: Tensor | float) -> Tensor:
-    return (weight * error**2).flatten(1).mean(1)
+def heun_then_euler(slope: Model, x: Tensor, grid: Tensor) -> Iterator[Tensor]:
+    """JiT's solver: the state at each point of the grid, by Heun's steps and, in the last interval, Euler's."""
+    yield x
+    for index, (t, later) in enumerate(pairwise(grid)):
+        first = slope(t, x)
+        if index < len(grid) - 2:
+            second = slope(later, x + (later - t) * first)
+            x = x + (later - t) * 0.5 * (first + second)
+        else:
+            x = x + (later - t) * first
+        yield x

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harness.ddpm import Ddpm
 from harness.flow import Flow
+from harness.respacing import NUM_STEPS
 from harness.sde import sample_sde
 from harness.spec import (
     DdimSampler,
@@ -27,13 +28,15 @@ State = TypeVar("State")
 
 
 class Objective(Protocol):
-    """A loss over noised data.  A `model` maps x (N, C, H, W) and the family's own time (N,) to its prediction."""
+    """A loss over noised data.  A `model` maps x (N, C, H, W) and its own time (N,) to its prediction."""
 
     def training_times(self, uniform_N: Tensor) -> Tensor:
-        """The family's times for draws from [0, 1)."""
+        """Times, as `loss` takes them, for draws from [0, 1)."""
 
-    def loss(self, model: Model, data: Tensor, noise: Tensor, times_N: Tensor, /) -> Tensor:
-        """The loss of each sample, (N,)."""
+    def loss(
+        self, model: Model, data: Tensor, noise: Tensor, times_N: Tensor, element_weight: Tensor | float, /
+    ) -> Tensor:
+        """The loss of each sample, (N,), of elements weighted by `element_weight`."""
 
     def at_time(self, data: Tensor, noise: Tensor, time: float) -> tuple[Tensor, Tensor]:
         """(x_t, the family's time) at one time of the common axis: 0 noise, 1 data."""
@@ -52,7 +55,7 @@ def draw_samples(config: RunConfig, model: Model, noise: Tensor, fresh_noise: Ca
     """From noise (N, C, H, W) to data, by the run's sampler.  `fresh_noise` is called once for each random step."""
     objective, sampler = config.objective, config.sampler
     if isinstance(objective, FlowObjective):
-        flow = Flow(objective)
+        flow, noise = Flow(objective), noise * objective.noise_scale
         if isinstance(sampler, OdeSampler):
             return flow.sample_ode(model, noise, sampler)
         assert isinstance(sampler, SdeSampler), sampler
@@ -62,6 +65,14 @@ def draw_samples(config: RunConfig, model: Model, noise: Tensor, fresh_noise: Ca
     if isinstance(sampler, DdpmSampler):
         return _last(ddpm.sample_ddpm(model, noise, sampler, fresh_noise))[0]
     return _last(ddpm.sample_ddim(model, noise, sampler, fresh_noise))[0]
+
+
+def own_time(config: RunConfig) -> Callable[[float], float]:
+    """From a common time (0 noise, 1 data) to the time that the run's network is given."""
+    objective = config.objective
+    if isinstance(objective, DdpmObjective):
+        return lambda common: (1 - common) * (NUM_STEPS - 1)
+    return (lambda common: 1 - common) if objective.toward_noise else (lambda common: common)
 
 
 def is_adaptive(sampler: Sampler) -> bool:

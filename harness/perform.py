@@ -1,6 +1,7 @@
 """Carry out one run, from data to record."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
@@ -11,18 +12,20 @@ import torch
 from safetensors.torch import save
 
 from harness import data, provenance
-from harness.build import build, size_of
+from harness.build import build, build_guide, load_released, size_of
 from harness.checkpoint import Checkpoints
 from harness.denoiser import Denoiser
 from harness.errors import UserError
 from harness.files import write_bytes, write_whole
 from harness.images import Pixels, grid
+from harness.latents import Codec, codec_of
 from harness.metrics import cost, digits, outliers
 from harness.objective import is_adaptive
 from harness.progress import say
 from harness.records import Measurement, OutlierStatistics, Provenance, RunRecord, SampleGrid
-from harness.sample import label_of, sample_all
-from harness.spec import RunConfig
+from harness.sample import Sampled, label_of, sample_all
+from harness.source import open_source
+from harness.spec import RunConfig, StandInLatents, VaeLatents
 from harness.stopwatch import Stopwatch
 from harness.store import record_name
 from harness.train import Training, train
@@ -46,18 +49,26 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     """Train, sample and measure one run in its workspace; every phase goes on from what is already there."""
     torch.set_num_threads(config.execution.threads)
     machine = _find_machine(config)
+    codec = codec_of(config.latents, config.task, machine.device)
     folder = Path(config.execution.data) if config.execution.data else None
     images = data.load(config.task, folder, Path(config.execution.runs) / "images")
+    source = open_source(config, images, codec)
     denoiser = build(config).to(machine.device)
-    checkpoints = Checkpoints(space.checkpoints, _origin(machine.provenance))
-    training = train(config, denoiser, images, checkpoints, machine.precision)
-    findings = _Findings(cost.measurements(config, size_of(config)), [*images.notes, *checkpoints.notes])
-    findings.measurements.append(cost.duration("train_seconds", training.seconds))
+    findings = _Findings(cost.measurements(config, size_of(config)), [*images.notes, *_latent_notes(config, codec)])
+    if config.weights is None:
+        checkpoints = Checkpoints(space.checkpoints, _origin(machine.provenance))
+        training = train(config, denoiser, source, checkpoints, machine.precision)
+        findings.notes += checkpoints.notes
+        findings.measurements.append(cost.duration("train_seconds", training.seconds))
+    else:
+        training = _load(config, denoiser, findings)
     if _is_finite(denoiser, training):
-        _keep_weights(denoiser, space.weights)
-        _sample_and_judge(config, space, denoiser, machine, findings)
+        _keep_weights(denoiser.state_dict(), space.weights)
+        if training.second_ema:
+            _keep_weights({**denoiser.state_dict(), **training.second_ema}, space.second_weights)
+        _sample_and_judge(config, space, Sampled(denoiser, codec, _guide(config, machine)), machine, findings)
     if findings.samples is not None:
-        findings.statistics = outliers.probe(config, denoiser, images)
+        findings.statistics = outliers.probe(config, denoiser, source)
         findings.measurements += outliers.summary(findings.statistics)
     findings.measurements.append(cost.peak_memory(machine.device))
     return _record(config, machine, training, findings)
@@ -73,11 +84,34 @@ class _Findings:
     samples: SampleGrid | None = None
 
 
+def _load(config: RunConfig, denoiser: Denoiser, findings: _Findings) -> Training:
+    """No training: the weights of a released model."""
+    assert config.weights is not None, "nothing to load"
+    assert config.execution.weights is not None, "released weights without a place"
+    load_released(config, denoiser, config.execution.weights)
+    findings.notes.append(f"not trained here: {config.weights.name} ({config.weights.entry})")
+    return Training(torch.empty(0), 0.0, None)
+
+
+def _guide(config: RunConfig, machine: Machine) -> Denoiser | None:
+    guide = build_guide(config)
+    return guide if guide is None else guide.to(machine.device)
+
+
+def _latent_notes(config: RunConfig, codec: Codec) -> list[str]:
+    match config.latents:
+        case StandInLatents():
+            return ["latents: a stand-in (patches under a fixed rotation), no representation encoder's"]
+        case VaeLatents():
+            return [f"latents: {config.latents.weights}, SHA-256 {codec.weights_sha256}, times {config.latents.scale}"]
+    return []
+
+
 def _sample_and_judge(
-    config: RunConfig, space: Workspace, denoiser: Denoiser, machine: Machine, findings: _Findings
+    config: RunConfig, space: Workspace, made_from: Sampled, machine: Machine, findings: _Findings
 ) -> None:
     with Stopwatch(space.folder / "sampling-seconds") as watch:
-        pixels = sample_all(config, denoiser, _parts_of(space), machine.precision, watch.keep)
+        pixels = sample_all(config, made_from, _parts_of(space), machine.precision, watch.keep)
     findings.measurements.append(cost.duration("sampling_seconds", watch.seconds))
     if pixels is None:
         findings.notes.append("the training ended well, and sampling gave values that are no numbers")
@@ -130,9 +164,10 @@ def _decide_precision(wanted: str, device: torch.device) -> str:
     has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if wanted == "bf16" and device.type == "cuda" and not has_bf16:
         raise UserError("this GPU has no bf16 arithmetic", "set recipe.precision=float32")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted == "tf32"
     if wanted == "auto":
         return "bf16" if has_bf16 else "float32"
-    return wanted
+    return "float32" if wanted == "tf32" and device.type == "cpu" else wanted
 
 
 def _is_finite(denoiser: Denoiser, training: Training) -> bool:
@@ -140,8 +175,8 @@ def _is_finite(denoiser: Denoiser, training: Training) -> bool:
     return training.diverged_at_step is None and weights_are
 
 
-def _keep_weights(denoiser: Denoiser, path: Path) -> None:
-    write_bytes(path, save({name: value.contiguous().cpu() for name, value in denoiser.state_dict().items()}))
+def _keep_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    write_bytes(path, save({name: value.contiguous().cpu() for name, value in state.items()}))
 
 
 def _parts_of(space: Workspace) -> Path:
@@ -177,7 +212,7 @@ def _picture(config: RunConfig, pixels: Pixels, path: Path) -> SampleGrid:
 def _ema_notes(config: RunConfig) -> list[str]:
     """An average that starts from the first weights, and is long for the training, makes noise."""
     initial = config.recipe.ema_decay**config.recipe.steps
-    if initial <= MOST_OF_THE_START:
+    if config.weights is not None or initial <= MOST_OF_THE_START:
         return []
     return [f"{initial:.0%} of the EMA is still the untrained network: lower recipe.ema_decay, or train longer"]
 
@@ -215,6 +250,8 @@ def _record(config: RunConfig, machine: Machine, training: Training, findings: _
 
 def _curve(training: Training) -> tuple[tuple[int, float], ...]:
     """(last step, mean loss) of at most a hundred stretches; a stretch with a loss that is no number is left out."""
+    if not len(training.losses):
+        return ()
     steps = np.array_split(np.arange(len(training.losses)), min(CURVE_POINTS, len(training.losses)))
     means = [(int(stretch[-1]) + 1, float(training.losses[stretch].double().mean())) for stretch in steps]
     return tuple((step, mean) for step, mean in means if np.isfinite(mean))

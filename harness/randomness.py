@@ -12,6 +12,7 @@ class Stream(IntEnum):
     TRAINING = 2
     SAMPLING = 3
     PROBE = 4
+    POSTERIOR = 5
 
 
 def generator(seed: int, stream: Stream, index: int) -> np.random.Generator:

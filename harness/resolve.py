@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import dsr
 from harness import registry, tasks
@@ -17,7 +16,10 @@ from harness.spec import (
     DdpmSampler,
     Execution,
     FlowObjective,
+    Guide,
+    Latents,
     Objective,
+    RegisterConfig,
     RunConfig,
     Sampler,
     SdeSampler,
@@ -36,18 +38,25 @@ class Request:
     task: str | None = None
     size: str | None = None
     seed: int = 0
+    guide_size: str | None = None
     changes: tuple[str, ...] = ()
     execution: Execution = field(default_factory=Execution)
 
 
-def resolve(request: Request) -> RunConfig:
-    """Every default, filled in and checked; no torch.
+def resolve(request: Request, *, needs_data: bool = True) -> RunConfig:
+    """Every default, filled in and checked; no torch, unless weights are given and have to be looked into.
 
-    Raises UserError for a name that there is not, a value that is not allowed, and settings that exclude each other.
+    `needs_data` False is for showing a task whose images are not here.  Raises UserError for a name that there is
+    not, a value that is not allowed, and settings that exclude each other.
     """
     config, network = _resolve(request, official_input=False)
     _check_task(config, network)
     _check_labels(config, network)
+    if needs_data and not config.task.data_fingerprint:
+        raise UserError(
+            f"the task {config.task.name} needs images",
+            "add --data DIR, a folder that holds one subfolder per class (or a train/ folder with them)",
+        )
     return config
 
 
@@ -79,22 +88,25 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
     backbone, size = find_size(request.backbone, request.size)
     definition = tasks.find(request.task or DEFAULT_TASK)
     execution = _counted(changes.apply("execution", request.execution))
-    task = changes.apply("task", definition.locate(Path(execution.data) if execution.data else None))
-    size = size or definition.size
+    located = definition.locate(Path(execution.data) if execution.data else None)
+    task = changes.apply("task", located.task)
+    size = size or definition.size_of(backbone, task)
+    latents = changes.apply("latents", definition.latents(backbone), Latents)
     published = backbone.size(size)
-    network = changes.apply("network", published if official_input else published.on(task))
-    registers = changes.apply("registers", dsr.configure(request.registers, backbone, network))
-    sampler = _changed(backbone.sampler, definition.samplers.get(backbone.sampler.kind, {}))
+    on_task = published if official_input else published.on(*latents.shape(task), task.num_classes)
+    network = changes.apply("network", on_task)
+    registers = changes.apply("registers", dsr.configure(request.registers, backbone, network, latents))
     config = RunConfig(
         backbone=backbone.name,
         size=size,
         network=network.model_dump(),
         registers=registers,
         task=task,
-        objective=changes.apply("objective", backbone.objective, Objective),
-        recipe=changes.apply("recipe", _changed(backbone.recipe, definition.recipe)),
-        sampler=changes.apply("sampler", sampler, Sampler),
-        protocol=changes.apply("protocol", definition.protocol(task)),
+        latents=latents,
+        objective=changes.apply("objective", backbone.objective(network), Objective),
+        recipe=changes.apply("recipe", definition.recipe_of(backbone, located.num_images)),
+        sampler=changes.apply("sampler", definition.sampler_of(backbone), Sampler),
+        protocol=changes.apply("protocol", definition.protocol(backbone, size, task)),
         seed=_seed(request.seed),
         execution=execution,
     )
@@ -102,7 +114,31 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
     dsr.check(registers, network)
     _check_objective(config, network)
     _check_sampler(config)
-    return config, network
+    return _with_weights(config, backbone, network, request.guide_size), network
+
+
+def _with_weights(config: RunConfig, backbone: Backbone, network: Network, guide_size: str | None) -> RunConfig:
+    """The run with the released models that it names, once they are sure to fit."""
+    execution = config.execution
+    if execution.weights is None and execution.guide is None:
+        if guide_size is not None:
+            raise UserError("--guide-size says how large a guide is, and there is none", "add --guide PATH_OR_HUB_ID")
+        return config
+    from harness.build import identify
+
+    if execution.weights is not None:
+        config = config.model_copy(update={"weights": identify(config, execution.weights)})
+    if execution.guide is None:
+        return config
+    size = guide_size or config.size
+    smaller = backbone.size(size).on(network.in_channels, network.input_size, network.num_classes)
+    guide_network = smaller.model_dump()
+    guided_by = identify(
+        config.model_copy(update={"network": guide_network, "registers": RegisterConfig()}), execution.guide
+    )
+    guide = Guide(backbone=f"{backbone.name}-{size}", network=guide_network, weights_sha256=guided_by.sha256)
+    guidance = config.protocol.guidance.model_copy(update={"guide": guide})
+    return config.model_copy(update={"protocol": config.protocol.model_copy(update={"guidance": guidance})})
 
 
 def find_size(name: str, size: str | None) -> tuple[Backbone, str | None]:
@@ -127,10 +163,6 @@ def _exact_names(known: list[str]) -> list[str]:
     return [f"{backbone.name}-{size}" for backbone in backbones for size in backbone.sizes]
 
 
-def _changed(model: Any, changes: Any) -> Any:
-    return type(model).model_validate(model.model_dump() | dict(changes))
-
-
 def _counted(execution: Execution) -> Execution:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = execution.threads or cores or 1
@@ -145,11 +177,8 @@ def _seed(value: int) -> int:
 
 def _check_task(config: RunConfig, network: Network) -> None:
     task = config.task
-    for name, wanted in (
-        ("input_size", task.image_size),
-        ("in_channels", task.channels),
-        ("num_classes", task.num_classes),
-    ):
+    channels, side = config.latents.shape(task)
+    for name, wanted in (("input_size", side), ("in_channels", channels), ("num_classes", task.num_classes)):
         if getattr(network, name) != wanted:
             raise UserError(
                 f"network.{name} is {getattr(network, name)}, and the images of task {task.name} make it {wanted}",
@@ -173,11 +202,23 @@ def _check_objective(config: RunConfig, network: Network) -> None:
             f"{config.exact_name} predicts {network.predicted_channels} channels, and its objective needs {wanted}",
             "set objective.variance=learned_range together with network.learn_sigma=true, or neither",
         )
+    if isinstance(objective, FlowObjective):
+        _check_flow(objective)
     if config.recipe.label_dropout > 0 and not network.has_null_class:
         raise UserError(
             'labels cannot be dropped: this network has no embedding for "no class"',
             "set network.null_class=true, or recipe.label_dropout=0",
         )
+
+
+def _check_flow(objective: FlowObjective) -> None:
+    if objective.prediction == "data" and objective.path != "linear":
+        raise UserError(
+            f"a data prediction gives the velocity on the linear path only, not on {objective.path}",
+            "set objective.path=linear, or objective.prediction=velocity",
+        )
+    if objective.toward_noise and objective.path == "vp":
+        raise UserError("the vp path has no meaning in RAE's direction of time", "set objective.path=linear or gvp")
 
 
 def _check_sampler(config: RunConfig) -> None:
@@ -191,6 +232,11 @@ def _check_sampler(config: RunConfig) -> None:
     if isinstance(sampler, DdpmSampler | DdimSampler):
         kept_steps(sampler.respacing, NUM_STEPS)
     if isinstance(sampler, SdeSampler) and isinstance(objective, FlowObjective):
+        if objective.noise_scale != 1:
+            raise UserError(
+                f"the SDE is that of unit noise, and objective.noise_scale is {objective.noise_scale}",
+                "set sampler.kind=ode",
+            )
         _check_ends(sampler, is_direct=objective.is_direct)
 
 
@@ -220,7 +266,11 @@ def _check_labels(config: RunConfig, network: Network) -> None:
             f"{protocol.num_images} images cannot be balanced over {classes} classes",
             f"set protocol.num_images to {' or '.join(near)}",
         )
-    if protocol.guidance.scale != 1.0 and (not network.has_null_class or not config.recipe.label_dropout):
+    guidance, registers = protocol.guidance, config.registers
+    if registers.guidance is not None and registers.denoiser is None:
+        raise UserError("register guidance needs registers", "use --registers register-guidance")
+    is_guided = guidance.scale != 1.0 or guidance.outside != 1.0
+    if is_guided and guidance.guide is None and not (network.has_null_class and config.recipe.label_dropout):
         raise UserError(
             "classifier-free guidance needs a network that was trained with dropped labels",
             "set recipe.label_dropout above 0, or protocol.guidance.scale=1",

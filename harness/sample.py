@@ -3,6 +3,8 @@
 # N batch, C channels, H height, W width
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,12 @@ from torch import Tensor
 
 from harness.denoiser import Denoiser
 from harness.files import read_array, sweep_parts, write_array
-from harness.guidance import classifier_free
+from harness.guidance import Asked, guided
 from harness.images import Pixels, Values, to_uint8
-from harness.objective import Model, draw_samples
+from harness.latents import Codec
+from harness.objective import Model, draw_samples, own_time
 from harness.progress import Progress
 from harness.randomness import Stream, generator
-from harness.respacing import NUM_STEPS
 from harness.spec import RunConfig
 from harness.train import autocast
 
@@ -31,47 +33,53 @@ def label_of(config: RunConfig, indices: npt.NDArray[np.int64]) -> npt.NDArray[n
     return indices % config.task.num_classes
 
 
-def sample(config: RunConfig, denoiser: Denoiser, indices: npt.NDArray[np.int64], precision: str) -> Values:
+@dataclass(frozen=True)
+class Sampled:
+    """What images are made from: a trained denoiser, its guide where there is one, and the codec behind it."""
+
+    denoiser: Denoiser
+    codec: Codec
+    guide: Denoiser | None = None
+
+
+def sample(config: RunConfig, made_from: Sampled, indices: npt.NDArray[np.int64], precision: str) -> Values:
     """The images of these indices, (N, C, H, W), in [-1, 1] but for the sampler's overshoot.
 
     With a fixed-step sampler on a CPU, bit for bit the same in any batch.  An adaptive one (dopri5) chooses its steps
     by an error over the whole batch: there an image moves with its companions, within the sampler's tolerances.  On a
     GPU matrix products of different shapes round differently: about 1e-6 relative in float32.
     """
-    device = next(denoiser.parameters()).device
+    device = next(made_from.denoiser.parameters()).device
     streams = [generator(config.seed, Stream.SAMPLING, int(index)) for index in indices]
     labels_N = torch.from_numpy(label_of(config, indices)).to(device)
+    channels, side = config.latents.shape(config.task)
 
     def fresh_noise() -> Tensor:
-        shape = (config.task.channels, config.task.image_size, config.task.image_size)
-        draws = [stream.standard_normal(shape, dtype=np.float32) for stream in streams]
+        draws = [stream.standard_normal((channels, side, side), dtype=np.float32) for stream in streams]
         return torch.from_numpy(np.stack(draws)).to(device)
 
-    denoiser.eval()
     with torch.no_grad(), autocast(device, precision):
-        model = guided(config, denoiser, labels_N)
-        return draw_samples(config, model, fresh_noise(), fresh_noise).float().cpu().numpy()
+        model = _model(config, made_from, labels_N)
+        latents_NChh = draw_samples(config, model, fresh_noise(), fresh_noise).float()
+        return made_from.codec.decode(latents_NChh).float().cpu().numpy()
 
 
-def guided(config: RunConfig, denoiser: Denoiser, labels_N: Tensor) -> Model:
-    """The denoiser with its labels bound, and with guidance where the protocol has it."""
-    scale, (low, high) = config.protocol.guidance.scale, config.protocol.guidance.interval
-    network = _in_tiles(denoiser, CPU_TILE if labels_N.device.type == "cpu" else len(labels_N))
-    if scale == 1.0:
-        return lambda x, t_N: network(x, t_N, labels_N)
-    null_N = torch.full_like(labels_N, denoiser.null_label or 0)
+def _model(config: RunConfig, made_from: Sampled, labels_N: Tensor) -> Model:
+    """The denoiser with its labels bound, and with guidance where the run has some."""
+    denoiser, guide = made_from.denoiser.eval(), (made_from.guide or made_from.denoiser).eval()
+    tile = CPU_TILE if labels_N.device.type == "cpu" else len(labels_N)
+    against_N = labels_N if made_from.guide else torch.full_like(labels_N, denoiser.null_label or 0)
 
-    def model(x: Tensor, t_N: Tensor) -> Tensor:
-        conditional = network(x, t_N, labels_N)
-        if not low <= _common_time(config, t_N) <= high:
-            return conditional
-        return classifier_free(conditional, network(x, t_N, null_N), scale, config.task.channels)
+    def ask(network: Denoiser, y_N: Tensor, *, with_registers: bool = True) -> Model:
+        return lambda x, t_N: _in_tiles(partial(network, with_registers=with_registers), tile, x, t_N, y_N)
 
-    return model
+    asked = Asked(ask(denoiser, labels_N), ask(guide, against_N), ask(denoiser, labels_N, with_registers=False))
+    channels = config.latents.shape(config.task)[0]
+    return guided(asked, config.protocol.guidance, config.registers.guidance, own_time(config), channels)
 
 
 def sample_all(
-    config: RunConfig, denoiser: Denoiser, folder: Path, precision: str, on_part: Callable[[], None]
+    config: RunConfig, made_from: Sampled, folder: Path, precision: str, on_part: Callable[[], None]
 ) -> Pixels | None:
     """All images of the protocol as 8 bits, (N, C, H, W); None where the network gave values that are no numbers.
 
@@ -87,7 +95,7 @@ def sample_all(
             stop = min(start + size, total)
             file = folder / f"{start:06d}-{stop:06d}.npy"
             if not file.exists():
-                values = sample(config, denoiser, np.arange(start, stop), precision)
+                values = sample(config, made_from, np.arange(start, stop), precision)
                 if not np.isfinite(values).all():
                     return None
                 write_array(file, to_uint8(values, config.protocol.uint8_rule))
@@ -97,18 +105,9 @@ def sample_all(
     return np.concatenate(parts)
 
 
-def _in_tiles(denoiser: Denoiser, tile: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    def network(x: Tensor, t_N: Tensor, y_N: Tensor) -> Tensor:
-        outs = []
-        for start in range(0, len(x), tile):
-            rows = torch.arange(start, start + tile, device=x.device).clamp(max=len(x) - 1)
-            outs.append(denoiser(x[rows], t_N[rows], y_N[rows]).float()[: len(x) - start])
-        return torch.cat(outs)
-
-    return network
-
-
-def _common_time(config: RunConfig, t_N: Tensor) -> float:
-    """The first sample's time on the common axis; a batch is sampled in step."""
-    time = float(t_N[0])
-    return time if config.objective.kind == "flow" else 1 - time / (NUM_STEPS - 1)
+def _in_tiles(network: Callable[..., Tensor], tile: int, x: Tensor, t_N: Tensor, y_N: Tensor) -> Tensor:
+    outs = []
+    for start in range(0, len(x), tile):
+        rows = torch.arange(start, start + tile, device=x.device).clamp(max=len(x) - 1)
+        outs.append(network(x[rows], t_N[rows], y_N[rows]).float()[: len(x) - start])
+    return torch.cat(outs)

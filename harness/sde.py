@@ -7,6 +7,7 @@ Official code: willisma/SiT at 947f95b, whose numbers these functions reproduce.
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,10 +24,10 @@ def sample_sde(flow: Flow, model: Model, noise: Tensor, sampler: SdeSampler, fre
     `fresh_noise` is called once a step, for standard normal draws of the state's shape.
     """
     interval = sde_interval(flow, sampler)
-    solver = _Solver(flow, model, sampler, interval.grid(sampler.points, noise))
+    solver = _Solver(flow, model, sampler)
     x = noise
-    for time in solver.grid[:-1]:
-        x = solver.advance(x, time.expand(len(x)), fresh_noise())
+    for time, later in pairwise(flow.grid(interval, sampler.points, noise)):
+        x = solver.advance(x, time.expand(len(x)), later - time, fresh_noise())
         yield x
     yield solver.last_step(x, torch.full((len(x),), interval.end, device=x.device))
 
@@ -34,7 +35,7 @@ def sample_sde(flow: Flow, model: Model, noise: Tensor, sampler: SdeSampler, fre
 def sde_interval(flow: Flow, sampler: SdeSampler) -> Interval:
     """The times between which the SDE is solved; the last step covers what is left."""
     epsilon = 0.0 if flow.is_direct else flow.sampling_epsilon
-    starts_late = not flow.is_vp and (sampler.diffusion == "sbdm" or flow.prediction != "velocity")
+    starts_late = not flow.is_vp and (sampler.diffusion == "sbdm" or flow.prediction in ("noise", "score"))
     left = sampler.last_step_size if sampler.last_step != "none" else 0.0
     return Interval(epsilon if starts_late else 0.0, 1 - (left or epsilon))
 
@@ -58,21 +59,20 @@ def diffusion(flow: Flow, sampler: SdeSampler, x: Tensor, t: Tensor) -> Tensor:
 
 
 class _Solver:
-    """One model on one grid of equal steps."""
+    """One model under one sampler."""
 
-    def __init__(self, flow: Flow, model: Model, sampler: SdeSampler, grid: Tensor) -> None:
-        self.flow, self.model, self.sampler, self.grid = flow, model, sampler, grid
-        self.step = grid[1] - grid[0]
+    def __init__(self, flow: Flow, model: Model, sampler: SdeSampler) -> None:
+        self.flow, self.model, self.sampler = flow, model, sampler
 
-    def advance(self, x: Tensor, t_N: Tensor, noise: Tensor) -> Tensor:
+    def advance(self, x: Tensor, t_N: Tensor, step: Tensor, noise: Tensor) -> Tensor:
         """The state one step later."""
-        kick = torch.sqrt(2 * self._strength(x, t_N)) * torch.sqrt(self.step) * noise
+        kick = torch.sqrt(2 * self._strength(x, t_N)) * torch.sqrt(step) * noise
         if self.sampler.method == "euler":
-            return x + self._drift(x, t_N) * self.step + kick
+            return x + self._drift(x, t_N) * step + kick
         kicked = x + kick
         first = self._drift(kicked, t_N)
-        second = self._drift(kicked + self.step * first, t_N + self.step)
-        return kicked + 0.5 * self.step * (first + second)
+        second = self._drift(kicked + step * first, t_N + step)
+        return kicked + 0.5 * step * (first + second)
 
     def last_step(self, x: Tensor, t_N: Tensor) -> Tensor:
         """From the end of the grid to data, without noise."""

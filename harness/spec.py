@@ -13,6 +13,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Epsilon = Annotated[float, Field(gt=0, lt=0.5)]
+Uint8Rule = Literal["round", "truncate-128", "truncate-255"]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -25,23 +26,61 @@ class Frozen(BaseModel):
 class DenoiserRegisters(Frozen):
     """Diffusion registers: learned tokens in the denoiser (DSR, arXiv 2605.05206, section 1.4 of its code).
 
-    `count` tokens enter before block `start_block` (0 is the first) and leave after the last block.
+    `count` tokens enter before block `start_block` (0 is the first) and leave after the last block.  They hold learned
+    vectors drawn with `init_std`, or the embedding of the image's class; to that a position is added.
     """
 
     count: PositiveInt
     start_block: NonNegativeInt
+    content: Literal["learned", "class"] = "learned"
+    position: Literal["sin-cos", "learned", "none"] = "sin-cos"
+    init_std: NonNegativeFloat = 1.0
+
+
+class RegisterGuidance(Frozen):
+    """Steer by what the registers do: training steps drop them with `drop_probability`, sampling extrapolates.
+
+    v = v_without + scale (v_with - v_without).  A scale of 1 asks for no second forward pass.
+    """
+
+    drop_probability: BelowOne = 0.1
+    scale: NonNegativeFloat = 1.0
+
+
+class AttentionVariant(Frozen):
+    """A change of every attention layer that gives it somewhere else to look, or nothing to say."""
+
+    kind: Literal["kv-bias", "sink-logit", "softmax-one", "gate-headwise", "gate-elementwise"]
+
+
+class WiderMlp(Frozen):
+    """MLPs `factor` times as wide: the operations of registers, without registers."""
+
+    factor: Annotated[float, Field(ge=1)]
+
+
+class LossMask(Frozen):
+    """Leave patches out of the training loss whose norm is above a threshold, in units of their image's median."""
+
+    above: PositiveFloat
+    unit: Literal["median", "absolute"] = "median"
 
 
 class RegisterConfig(Frozen):
-    """Which registers a run has, stage by stage.  `preset` is the name that was asked for.
+    """Which registers a run has, stage by stage, or what it has in their place.  `preset` is the name asked for.
 
     `absent_stages` are stages that the preset names and the backbone cannot have, such as the encoder stage
-    where no transformer makes the latents.
+    where no transformer makes the latents.  `native_tokens` are extra tokens that the official network has anyway.
     """
 
     preset: str = "none"
     denoiser: DenoiserRegisters | None = None
     absent_stages: tuple[Literal["encoder", "denoiser"], ...] = ()
+    guidance: RegisterGuidance | None = None
+    attention: AttentionVariant | None = None
+    wider_mlp: WiderMlp | None = None
+    loss_mask: LossMask | None = None
+    native_tokens: NonNegativeInt = 0
 
 
 class Task(Frozen):
@@ -57,24 +96,95 @@ class Task(Frozen):
     metric: Literal["fd_digits", "none"] = "none"
 
 
+class PixelLatents(Frozen):
+    """No latents: the denoiser sees the image itself, in [-1, 1]."""
+
+    kind: Literal["pixels"] = "pixels"
+
+    def shape(self, task: Task) -> tuple[int, int]:
+        """(channels, side) of what the denoiser sees."""
+        return task.channels, task.image_size
+
+
+class VaeLatents(Frozen):
+    """Stable Diffusion's VAE: posterior samples times `scale` in training, as DiT and SiT.
+
+    `weights` is a hub id or the path of a folder in diffusers' format.
+    """
+
+    kind: Literal["sd-vae"]
+    weights: str = "stabilityai/sd-vae-ft-ema"
+    scale: PositiveFloat = 0.18215
+    channels: PositiveInt = 4
+    downsampling: PositiveInt = 8
+
+    def shape(self, task: Task) -> tuple[int, int]:
+        """(channels, side) of what the denoiser sees."""
+        return self.channels, task.image_size // self.downsampling
+
+
+class StandInLatents(Frozen):
+    """A stand-in for a representation encoder: patches of `patch` squared, turned by one fixed rotation.
+
+    As many channels as a patch has values (768 for 16 x 16 RGB, as SigLIP2-B), exactly invertible, and no
+    representation: what is measured on it says nothing of representation latents.
+    """
+
+    kind: Literal["stand-in"]
+    patch: PositiveInt = 2
+
+    def shape(self, task: Task) -> tuple[int, int]:
+        """(channels, side) of what the denoiser sees."""
+        return task.channels * self.patch**2, task.image_size // self.patch
+
+
+class RaeLatents(Frozen):
+    """Tokens of a frozen representation encoder, `channels` wide, one for each patch of `patch` squared."""
+
+    kind: Literal["rae"]
+    encoder: str = "siglip2-b"
+    channels: PositiveInt = 768
+    patch: PositiveInt = 16
+
+    def shape(self, task: Task) -> tuple[int, int]:
+        """(channels, side) of what the denoiser sees."""
+        return self.channels, task.image_size // self.patch
+
+
+Latents = Annotated[PixelLatents | VaeLatents | StandInLatents | RaeLatents, Field(discriminator="kind")]
+
+
 class FlowObjective(Frozen):
-    """SiT's interpolants: x_t = alpha(t) data + sigma(t) noise, t = 0 noise (SiT, arXiv 2401.08740).
+    """Interpolants x_t = alpha(t) data + sigma(t) noise_scale noise, t = 0 noise (SiT, arXiv 2401.08740).
 
     The epsilons keep training and sampling away from the ends where formulas diverge (None: the official values); a
-    velocity on the linear or the GVP path needs none and ignores them.
+    velocity on the linear or the GVP path needs none and ignores them.  "logit-normal" times are sigmoid(time_mean +
+    time_std n), n normal.  A `time_shift` a moves all times towards noise: 1 - t becomes a (1 - t) / (1 + (a - 1)
+    (1 - t)) (SD3, RAE).  A data
+    prediction x gives the velocity (x - x_t) / max(1 - t, least_divisor); its loss compares that with the true
+    velocity, or with `clamped_target` with the data's under the same divisor (JiT).  `toward_noise` says that the
+    network counts time from data to noise and its velocity that way, as RAE and DSR do.
     """
 
     kind: Literal["flow"]
     path: Literal["linear", "gvp", "vp"] = "linear"
-    prediction: Literal["velocity", "noise", "score"] = "velocity"
+    prediction: Literal["velocity", "noise", "score", "data"] = "velocity"
     loss_weight: Literal["none", "velocity", "likelihood"] = "none"
     training_epsilon: Epsilon | None = None
     sampling_epsilon: Epsilon | None = None
+    time_distribution: Literal["uniform", "logit-normal"] = "uniform"
+    time_mean: float = 0.0
+    time_std: PositiveFloat = 1.0
+    time_shift: PositiveFloat = 1.0
+    noise_scale: PositiveFloat = 1.0
+    least_divisor: PositiveFloat = 0.05
+    clamped_target: bool = False
+    toward_noise: bool = False
 
     @property
     def is_direct(self) -> bool:
-        """The only case in which no formula divides by something that is zero at an end of time."""
-        return self.prediction == "velocity" and self.path != "vp"
+        """The only cases in which no formula divides by something that is zero at an end of time."""
+        return self.prediction in ("velocity", "data") and self.path != "vp"
 
 
 class DdpmObjective(Frozen):
@@ -94,10 +204,13 @@ Objective = Annotated[FlowObjective | DdpmObjective, Field(discriminator="kind")
 
 
 class OdeSampler(Frozen):
-    """Integrate the probability flow over `points` grid points: fixed-step methods take `points` - 1 steps."""
+    """Integrate the probability flow over `points` grid points: fixed-step methods take `points` - 1 steps.
+
+    "heun-euler" is JiT's: Heun's steps, but the last one Euler's.
+    """
 
     kind: Literal["ode"]
-    method: Literal["euler", "heun", "midpoint", "rk4", "dopri5"] = "dopri5"
+    method: Literal["euler", "heun", "heun-euler", "midpoint", "rk4", "dopri5"] = "dopri5"
     points: Annotated[int, Field(ge=2, lt=2**31)] = 50
     absolute_tolerance: PositiveFloat = 1e-6
     relative_tolerance: PositiveFloat = 1e-3
@@ -136,35 +249,70 @@ Sampler = Annotated[OdeSampler | SdeSampler | DdpmSampler | DdimSampler, Field(d
 
 
 class Recipe(Frozen):
-    """How the denoiser is trained.  `warmup_steps` raise the rate linearly, after which it is constant.
+    """How the denoiser is trained.
 
-    `precision` is the autocast type; "auto" is bf16 on an accelerator that has it, float32 elsewhere.
+    During the first `warmup_steps` W the rate is (step + 1) / W of the full one, step / W "from-zero" (JiT), or the
+    full one, "flat" (RAE); after them it stays, or falls to `final_learning_rate` at step `decay_end`.  `precision` is
+    the autocast type; "tf32" is float32 with an accelerator's TF32 matrix products, "auto" is bf16 on an accelerator
+    that has it, float32 elsewhere.  A second EMA is kept beside the one that is measured.  `trains_fixed_tables` also
+    trains what is fixed by construction, position tables and Fourier features, as the RAE and DSR trainers do.
     """
 
     steps: PositiveInt
     batch_size: PositiveInt = 256
     learning_rate: PositiveFloat = 1e-4
     warmup_steps: NonNegativeInt = 0
+    warmup: Literal["linear", "from-zero", "flat"] = "linear"
+    decay: Literal["none", "linear", "cosine"] = "none"
+    decay_end: PositiveInt | None = None
+    final_learning_rate: NonNegativeFloat = 0.0
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
     gradient_clip: PositiveFloat | None = None
     ema_decay: Fraction = 0.9999
+    second_ema_decay: Fraction | None = None
     label_dropout: Fraction = 0.1
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
+    trains_fixed_tables: bool = False
+
+
+class Guide(Frozen):
+    """The weaker network of autoguidance: an exact name such as `rae-dit-dh-s`, and the digest of its weights."""
+
+    backbone: str
+    network: dict[str, Any]
+    weights_sha256: str
 
 
 class Guidance(Frozen):
-    """Classifier-free guidance: u + scale (c - u) where interval[0] <= t <= interval[1]; t = 0 is noise."""
+    """Guidance: u + scale (c - u) where t is in `interval`, t = 0 noise, and with the scale `outside` elsewhere.
+
+    u is the prediction without a class, or with a `guide` the guide's (autoguidance).  `channels` and `edges` are the
+    family's ways: DiT and SiT guide the first three channels; "closed" intervals include both ends, "open" ones
+    neither (but 0), "left-open" ones the later.
+    """
 
     scale: NonNegativeFloat = 1.0
     interval: tuple[Fraction, Fraction] = (0.0, 1.0)
+    outside: NonNegativeFloat = 1.0
+    channels: Literal["first-three", "all"] = "first-three"
+    edges: Literal["closed", "open", "left-open"] = "closed"
+    guide: Guide | None = None
 
     @model_validator(mode="after")
     def _check_order(self) -> "Guidance":
         if self.interval[0] > self.interval[1]:
             raise ValueError("an interval starts at its lower end")
         return self
+
+
+class Weights(Frozen):
+    """A released model that is measured instead of a trained one: which file, which entry of it."""
+
+    name: str
+    sha256: str
+    entry: str = ""
 
 
 class Protocol(Frozen):
@@ -176,7 +324,7 @@ class Protocol(Frozen):
     version: PositiveInt = 1
     num_images: PositiveInt = 1000
     guidance: Guidance = Guidance()
-    uint8_rule: Literal["round", "truncate-128", "truncate-255"] = "round"
+    uint8_rule: Uint8Rule = "round"
     noise_levels: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     outlier_images: PositiveInt = 64
 
@@ -188,6 +336,8 @@ class Execution(Frozen):
     threads: NonNegativeInt = 0
     sampling_batch: PositiveInt = 256
     data: str | None = None
+    weights: str | None = None
+    guide: str | None = None
     results: str = "results"
     runs: str = "runs"
 
@@ -205,6 +355,8 @@ class RunConfig(Frozen):
     sampler: Sampler
     protocol: Protocol
     seed: Seed = 0
+    latents: Latents = PixelLatents()
+    weights: Weights | None = None
     execution: Execution = Field(default=Execution(), exclude_if=lambda execution: execution == Execution())
 
     @property
@@ -227,7 +379,8 @@ class RunConfig(Frozen):
 
     def without_registers(self) -> "RunConfig":
         """The matched arm: this run, seed and all, with no registers."""
-        return self.model_copy(update={"registers": RegisterConfig()})
+        plain = RegisterConfig(native_tokens=self.registers.native_tokens)
+        return self.model_copy(update={"registers": plain})
 
     def published(self) -> "RunConfig":
         """This run as its record keeps it: without the paths and devices of one machine."""

@@ -1,38 +1,91 @@
 """The named tasks: which images are learnt, at what size of backbone, for how long, and how they are judged."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.backbone import Backbone
 from harness.errors import UserError, unknown_name
 from harness.folder import list_images
-from harness.spec import Protocol, Task
+from harness.spec import (
+    DdpmSampler,
+    Guidance,
+    Latents,
+    OdeSampler,
+    PixelLatents,
+    Protocol,
+    Recipe,
+    Sampler,
+    StandInLatents,
+    Task,
+)
 
 DIGITS_FINGERPRINT = "uci-optical-digits-1797"
+DIGITS_IMAGES = 1797
 BALANCED_AT_LEAST = 1000
+IMAGENET_IMAGES, IMAGENET_CLASSES, IMAGENET_GENERATED = 1_281_167, 1000, 50_000
+
+
+@dataclass(frozen=True)
+class Located:
+    """A task whose images were found, and how many there are."""
+
+    task: Task
+    num_images: int
 
 
 @dataclass(frozen=True)
 class TaskDefinition:
     """A task before a backbone is chosen.
 
-    `locate` turns the user's --data (or None) into the Task; `size` is the size that a family name resolves to;
-    `recipe` and `samplers` are what the task changes of a family's official training and sampling, so that a run fits
-    a laptop (`samplers` by the sampler's kind); `num_images` are generated for the metrics.
+    `locate` turns the user's --data (or None) into the Task; `size` is the size that a family name resolves to, None
+    the one that the family is known for.  A task that is not `official` changes a family's training by `recipe`, its
+    sampling to fit a laptop, and its latents by `stand_ins`, by their kind.  `num_images` are generated.
     """
 
     title: str
-    locate: Callable[[Path | None], Task]
-    size: str
-    recipe: Mapping[str, Any]
-    samplers: Mapping[str, Mapping[str, Any]]
+    locate: Callable[[Path | None], Located]
+    size: str | None
+    official: bool
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    stand_ins: Mapping[str, Latents] = field(default_factory=dict)
     num_images: int = BALANCED_AT_LEAST
 
-    def protocol(self, task: Task) -> Protocol:
-        """The default protocol: the least balanced number of images that is not below `num_images`."""
+    def size_of(self, backbone: Backbone, task: Task) -> str:
+        """The size that a family's name means here."""
+        return self.size or backbone.headline(task.image_size)
+
+    def latents(self, backbone: Backbone) -> Latents:
+        """What the denoiser sees."""
+        return self.stand_ins.get(backbone.latents.kind, backbone.latents)
+
+    def recipe_of(self, backbone: Backbone, num_images: int) -> Recipe:
+        """The family's training, changed to fit."""
+        return Recipe.model_validate(backbone.recipe(num_images).model_dump() | dict(self.recipe))
+
+    def sampler_of(self, backbone: Backbone) -> Sampler:
+        """The family's sampler, with forty evaluations where a laptop has to do."""
+        sampler = backbone.sampler
+        if self.official:
+            return sampler
+        if isinstance(sampler, DdpmSampler):
+            return sampler.model_copy(update={"respacing": "40"})
+        assert isinstance(sampler, OdeSampler), sampler
+        method = "heun" if sampler.method == "dopri5" else sampler.method
+        return sampler.model_copy(update={"method": method, "points": 41 if method == "euler" else 21})
+
+    def protocol(self, backbone: Backbone, size: str, task: Task) -> Protocol:
+        """The least balanced number of images that is not below `num_images`; without guidance unless official."""
         per_class = -(-self.num_images // task.num_classes)
-        return Protocol(num_images=per_class * task.num_classes)
+        guidance = backbone.guidance(size)
+        if not self.official:
+            guidance = Guidance(channels=guidance.channels, edges=guidance.edges)
+        return Protocol(
+            num_images=per_class * task.num_classes,
+            guidance=guidance,
+            uint8_rule=backbone.uint8_rule if self.official else "round",
+        )
 
 
 def find(name: str) -> TaskDefinition:
@@ -42,13 +95,13 @@ def find(name: str) -> TaskDefinition:
     return TASKS[name]
 
 
-def _digits(data: Path | None) -> Task:
+def _digits(data: Path | None) -> Located:
     if data is not None:
         raise UserError(
             "the task digits brings its own images: --data has no effect on it",
             "leave --data out, or use --task folder for your own images",
         )
-    return Task(
+    task = Task(
         name="digits",
         channels=1,
         image_size=8,
@@ -56,26 +109,50 @@ def _digits(data: Path | None) -> Task:
         data_fingerprint=DIGITS_FINGERPRINT,
         metric="fd_digits",
     )
+    return Located(task, DIGITS_IMAGES)
 
 
-def _folder(data: Path | None) -> Task:
+def _folder(data: Path | None) -> Located:
     if data is None:
         raise UserError("the task folder needs images", "add --data DIR, a folder that holds one subfolder per class")
-    listing = list_images(data)
-    return Task(
-        name="folder",
+    return _listed("folder", 32, data)
+
+
+def _imagenet(image_size: int) -> Callable[[Path | None], Located]:
+    """Without --data a description of ImageNet-1k, which can be shown but not run."""
+    name = f"imagenet{image_size}"
+
+    def locate(data: Path | None) -> Located:
+        if data is not None:
+            return _listed(name, image_size, data / "train" if (data / "train").is_dir() else data)
+        task = Task(name=name, channels=3, image_size=image_size, num_classes=IMAGENET_CLASSES, horizontal_flip=True)
+        return Located(task, IMAGENET_IMAGES)
+
+    return locate
+
+
+def _listed(name: str, image_size: int, folder: Path) -> Located:
+    listing = list_images(folder)
+    task = Task(
+        name=name,
         channels=3,
-        image_size=32,
+        image_size=image_size,
         num_classes=len(listing.classes),
         horizontal_flip=True,
         class_names=listing.classes,
         data_fingerprint=listing.fingerprint,
     )
+    return Located(task, len(listing.images))
 
 
-_LAPTOP_SAMPLERS: Mapping[str, Mapping[str, Any]] = {
-    "ode": {"method": "heun", "points": 21},
-    "ddpm": {"respacing": "40"},
+# What official recipes have beyond the plain one, undone where a training takes minutes.
+_PLAIN: Mapping[str, Any] = {
+    "warmup": "linear",
+    "decay": "none",
+    "decay_end": None,
+    "final_learning_rate": 0.0,
+    "second_ema_decay": None,
+    "trains_fixed_tables": False,
 }
 
 TASKS: Mapping[str, TaskDefinition] = {
@@ -83,7 +160,9 @@ TASKS: Mapping[str, TaskDefinition] = {
         title="1,797 real handwritten digits, 8 x 8 grey (UCI, shipped with scikit-learn): no download",
         locate=_digits,
         size="tiny",
+        official=False,
         recipe={
+            **_PLAIN,
             "steps": 1100,
             "batch_size": 64,
             "learning_rate": 6e-3,
@@ -93,21 +172,36 @@ TASKS: Mapping[str, TaskDefinition] = {
             "ema_decay": 0.995,
             "precision": "float32",
         },
-        samplers=_LAPTOP_SAMPLERS,
+        stand_ins={"sd-vae": PixelLatents(), "rae": StandInLatents(kind="stand-in", patch=2)},
     ),
     "folder": TaskDefinition(
         title="your own images in class subfolders (--data DIR): ADM crop to 32 x 32 RGB, flips; "
         "another size by --set task.image_size=64",
         locate=_folder,
         size="tiny",
+        official=False,
         recipe={
+            **_PLAIN,
             "steps": 2000,
             "batch_size": 64,
             "learning_rate": 1e-3,
             "warmup_steps": 100,
+            "betas": (0.9, 0.999),
+            "gradient_clip": None,
             "ema_decay": 0.998,
             "precision": "auto",
         },
-        samplers=_LAPTOP_SAMPLERS,
+        stand_ins={"sd-vae": PixelLatents(), "rae": StandInLatents(kind="stand-in", patch=4)},
     ),
+    **{
+        f"imagenet{image_size}": TaskDefinition(
+            title=f"ImageNet-1k at {image_size} x {image_size} (--data DIR with class folders, or with train/): "
+            "each family's official recipe, 50,000 images",
+            locate=_imagenet(image_size),
+            size=None,
+            official=True,
+            num_images=IMAGENET_GENERATED,
+        )
+        for image_size in (256, 512)
+    },
 }

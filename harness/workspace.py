@@ -49,6 +49,11 @@ class Workspace:
         return self.folder / "weights.safetensors"
 
     @property
+    def second_weights(self) -> Path:
+        """The other EMA's, where the recipe keeps two."""
+        return self.folder / "weights-second-ema.safetensors"
+
+    @property
     def record(self) -> Path:
         return self.folder / "record.json"
 

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from harness.denoiser import Denoiser
+from harness.latents import codec_of
 from harness.resolve import Request, resolve
+from harness.sample import Sampled
 from harness.spec import Execution, RunConfig
 
 QUICK = (
@@ -24,12 +28,12 @@ QUICK = (
     "protocol.outlier_images=4",
     "protocol.noise_levels=[0.2,0.8]",
 )
-QUICK_SAMPLING = {"sit": ("sampler.points=3",), "dit": ("sampler.respacing=3",)}
+QUICK_SAMPLING = {"dit": ("sampler.respacing=3",)}
 
 
 def quick_changes(backbone: str) -> tuple[str, ...]:
     """Changes that make a run of a family small."""
-    return (*QUICK, *QUICK_SAMPLING[backbone])
+    return (*QUICK, *QUICK_SAMPLING.get(backbone, ("sampler.points=3",)))
 
 
 def quick_config(
@@ -46,6 +50,11 @@ def quick_config(
             execution=execution,
         )
     )
+
+
+def sampled(config: RunConfig, denoiser: Denoiser) -> Sampled:
+    """What images of a run are made from, with this denoiser."""
+    return Sampled(denoiser, codec_of(config.latents, config.task, torch.device("cpu")))
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,22 @@ from pathlib import Path
 
 import pytest
 
+import baselines
+
 GOLDENS = Path(__file__).parent / "goldens" / "backbones"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--goldens", type=Path, default=GOLDENS, help="a golden directory (default: the copy in tests/)")
     parser.addoption("--board-picture", help="where to keep a screenshot of the board on the committed results")
+    parser.addoption("--backbones", type=Path, help="a folder of further backbone files to review")
     parser.addoption("--goldens-strict", action="store_true", help="fail on families that are not implemented yet")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    further = config.getoption("--backbones")
+    if further is not None:
+        baselines.__path__.append(str(further))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

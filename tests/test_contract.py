@@ -1,37 +1,61 @@
-"""The reviewer of every backbone with every preset: build it tiny, and look."""
+"""The reviewer of every backbone with every register preset: build it tiny, and look.
 
+`pytest tests/test_contract.py --backbones DIR` also reviews the backbone files in another folder.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import dsr
 from harness import registry
+from harness.backbone import Network
 from harness.build import build, size_of
-from harness.denoiser import Denoiser, Registers
-from harness.errors import UserError
+from harness.denoiser import Denoiser
 from harness.objective import objective_of
-from harness.spec import DenoiserRegisters, RegisterConfig, RunConfig
-from tests.builders import quick_config
+from harness.records import RunRecord
+from harness.run import run
+from harness.sample import sample
+from harness.spec import RunConfig
+from tests.builders import quick_config, sampled
 
-PAIRS = [
-    (family, preset)
-    for family in registry.families()
-    for preset, facts in dsr.PRESETS.items()
-    if facts.stages != ("encoder",) or registry.find(family).encoder
-]
+COMPILED_IN_FULL = {"none", "dsr", "sink-logit"}
 
 
-@pytest.fixture(params=PAIRS, ids="-".join)
-def config(request: pytest.FixtureRequest, tmp_path: Path) -> RunConfig:
-    backbone, preset = request.param
-    return quick_config(tmp_path, backbone, preset)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every family, those of `--backbones` included, with every preset that leaves something here."""
+    if "pair" not in metafunc.fixturenames:
+        return
+    presets = [name for name, preset in dsr.PRESETS.items() if preset.stages != ("encoder",)]
+    pairs = [(family, preset) for family in registry.families() for preset in presets]
+    metafunc.parametrize("pair", pairs, ids=["-".join(pair) for pair in pairs])
 
 
-def _inputs(count: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+@pytest.fixture
+def config(pair: tuple[str, str], tmp_path: Path) -> RunConfig:
+    return quick_config(tmp_path, *pair)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    torch.set_num_threads(1)
+    yield
+    torch._dynamo.reset()
+
+
+def _inputs(config: RunConfig, count: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     random = torch.Generator().manual_seed(0)
-    return torch.randn(count, 1, 8, 8, generator=random), torch.rand(count), torch.arange(count)
+    channels, side = config.latents.shape(config.task)
+    x = torch.randn(count, channels, side, side, generator=random)
+    return x, torch.rand(count, generator=random), torch.arange(count)
+
+
+def _network(config: RunConfig) -> Network:
+    return registry.find(config.backbone).size(config.size).model_validate(config.network)
 
 
 def _awake(denoiser: Denoiser) -> Denoiser:
@@ -43,57 +67,79 @@ def _awake(denoiser: Denoiser) -> Denoiser:
     return denoiser
 
 
+def _added(config: RunConfig, denoiser: Denoiser) -> dict[str, torch.nn.Parameter]:
+    """What the preset adds to the network."""
+    plain = {name for name, _ in build(config.without_registers()).named_parameters()}
+    return {name: parameter for name, parameter in denoiser.named_parameters() if name not in plain}
+
+
 def _loss(config: RunConfig, denoiser: Denoiser) -> Tensor:
-    data, uniform, labels = _inputs()
+    data, uniform, labels = _inputs(config)
     objective = objective_of(config)
     noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(2))
-    return objective.loss(
-        lambda x, t: denoiser(x, t, labels), data, noise, objective.training_times(uniform * 0.5)
-    ).mean()
+    times, weight = objective.training_times(uniform * 0.5), denoiser.loss_weight(data)
+    return objective.loss(lambda x, t: denoiser(x, t, labels), data, noise, times, weight).mean()
 
 
 def test_none_adds_nothing(config: RunConfig) -> None:
     plain = build(config.without_registers())
     assert list(plain.registers.parameters()) == []
-    assert not [key for key in plain.state_dict() if "registers" in key]
+    assert not [key for key in plain.state_dict() if "registers" in key or "mixing" in key]
 
 
-def test_registers_leave_the_networks_own_weights_as_they_are(config: RunConfig) -> None:
+def test_a_preset_leaves_the_networks_own_weights_as_they_are(config: RunConfig) -> None:
     plain, ours = build(config.without_registers()).state_dict(), build(config).state_dict()
-    assert all(torch.equal(ours[key], value) for key, value in plain.items())
+    if config.registers.wider_mlp is None:
+        assert all(torch.equal(ours[key], value) for key, value in plain.items())
+    else:
+        assert list(ours) == list(plain)
 
 
-def test_a_fresh_network_predicts_zero(config: RunConfig) -> None:
-    x, t, y = _inputs()
+def test_a_fresh_network_predicts_zero_in_the_right_shape(config: RunConfig) -> None:
+    x, t, y = _inputs(config)
     out = build(config)(x, t, y)
-    assert out.shape[0] == len(x)
-    assert out.shape[2:] == x.shape[2:]
+    assert out.shape == (len(x), _network(config).predicted_channels, *x.shape[2:])
     assert not out.any()
 
 
-def test_registers_change_the_output_and_are_trained(config: RunConfig) -> None:
+def test_what_a_preset_adds_changes_the_output_and_is_trained(config: RunConfig) -> None:
     denoiser = _awake(build(config))
-    x, t, y = _inputs()
-    with_registers = denoiser(x, t, y)
+    inputs = _inputs(config)
+    out = denoiser(*inputs)
     _loss(config, denoiser).backward()  # type: ignore[no-untyped-call]
-    trained = [p for p in denoiser.registers.parameters() if p.requires_grad]
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
+    added = {name: p for name, p in _added(config, denoiser).items() if p.requires_grad}
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in added.values()), list(added)
+    changes_the_network = config.registers.denoiser or config.registers.attention
+    if not changes_the_network:
+        assert not added
+        return
+    plain = _awake(build(config.without_registers()))
+    plain.load_state_dict({k: v for k, v in denoiser.state_dict().items() if k in plain.state_dict()})
+    assert not torch.allclose(out, plain(*inputs))
+
+
+def test_without_registers_is_the_plain_network(config: RunConfig) -> None:
+    """What register guidance compares with, in training and in sampling."""
+    denoiser = _awake(build(config))
     if config.registers.denoiser is None:
-        assert trained == []
         return
     plain = _awake(build(config.without_registers()))
     plain.load_state_dict({k: v for k, v in denoiser.state_dict().items() if not k.startswith("registers.")})
-    assert not torch.allclose(with_registers, plain(x, t, y))
+    inputs = _inputs(config)
+    assert torch.equal(denoiser(*inputs, with_registers=False), plain(*inputs))
 
 
 def test_count_and_start_block_are_honoured(config: RunConfig) -> None:
-    denoiser = build(config)
+    denoiser, plain = build(config), build(config.without_registers())
     lengths: list[int] = []
-    denoiser(*_inputs(), lambda _, tokens: lengths.append(tokens.shape[1]))
+    natural: list[int] = []
+    denoiser(*_inputs(config), lambda _, tokens: lengths.append(tokens.shape[1]))
+    plain(*_inputs(config), lambda _, tokens: natural.append(tokens.shape[1]))
     registers = config.registers.denoiser
-    for index, length in enumerate(lengths):
+    for index, (length, without) in enumerate(zip(lengths, natural, strict=True)):
         expected = registers.count if registers and index >= registers.start_block else 0
-        assert length - denoiser.patch_tokens == expected == denoiser.registers.present(index)
+        assert length - without == expected == denoiser.registers.present(index)
+    assert max(natural) == denoiser.patch_tokens + config.registers.native_tokens
 
 
 def test_one_step_lowers_a_toy_loss(config: RunConfig) -> None:
@@ -108,83 +154,63 @@ def test_one_step_lowers_a_toy_loss(config: RunConfig) -> None:
 def test_weights_are_saved_and_loaded_strictly(config: RunConfig) -> None:
     first, second = _awake(build(config)), build(config)
     second.load_state_dict(first.state_dict(), strict=True)
-    inputs = _inputs()
+    inputs = _inputs(config)
     assert torch.equal(first(*inputs), second(*inputs))
 
 
-def test_operations_grow_as_computed(config: RunConfig) -> None:
-    """Linear layers grow with the registers, attention with the square of the sequence."""
-    registers = config.registers.denoiser
-    with_them, without = size_of(config), size_of(config.without_registers())
-    if registers is None:
-        assert with_them == without
-        return
-    width, depth = config.network["width"], config.network["depth"]
-    patches, count = (config.network["input_size"] // config.network["patch_size"]) ** 2, registers.count
-    linear = 12 * width**2 * count
-    attention = 2 * width * ((patches + count) ** 2 - patches**2)
-    assert with_them.flops - without.flops == 2 * (depth - registers.start_block) * (linear + attention)
-    assert with_them.trainable_parameters - without.trainable_parameters == count * width
-    assert with_them.parameters - without.parameters == 2 * count * width
+def test_an_image_does_not_depend_on_its_batch(config: RunConfig) -> None:
+    made_from = sampled(config, _awake(build(config)))
+    indices = np.arange(6)
+    together = sample(config, made_from, indices, "float32")
+    apart = [sample(config, made_from, part, "float32") for part in np.split(indices, [1, 3])]
+    np.testing.assert_array_equal(np.concatenate(apart), together)
 
 
-class _TwoTrunks(Denoiser):
-    """DiT-DH's shape in small: the first trunk's tokens, registers included, condition the second, token by token."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from harness.denoiser import Trunk
-
-        self.trunks, self.patch_tokens, self.null_label = (Trunk(0, 3, 8), Trunk(3, 2, 16)), 4, None
-        self.narrow, self.wide = torch.nn.Linear(1, 8), torch.nn.Linear(1, 16)
-        self.project = torch.nn.Linear(8, 16)
-
-    def embed(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = x.flatten(1)[:, :, None]
-        return self.narrow(pixels), self.wide(pixels)
-
-    def step(self, index: int, tokens: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        if index < 2:
-            return tokens + 1, condition
-        if index == 2:
-            return condition, self.project(tokens + 1)
-        return tokens * condition, condition
-
-    def decode(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        return tokens.mean(-1).view(-1, 1, 2, 2)
-
-
-def test_the_seam_bears_two_trunks_of_different_width() -> None:
-    denoiser = _TwoTrunks()
-    dsr.attach(RegisterConfig(preset="dsr", denoiser=DenoiserRegisters(count=3, start_block=1)), denoiser)
-    seen: list[tuple[int, ...]] = []
-    out = denoiser(torch.ones(2, 1, 2, 2), torch.ones(2), torch.ones(2), lambda _, tokens: seen.append(tokens.shape))
-    assert out.shape == (2, 1, 2, 2)
-    # The first trunk hands over patches alone; the head receives a fresh set of its own width.
-    assert seen == [(2, 4, 8), (2, 7, 8), (2, 4, 16), (2, 7, 16), (2, 7, 16)]
-    assert isinstance(denoiser.registers, Registers)
-    widths = [p.shape[-1] for p in denoiser.registers.parameters() if p.requires_grad]
-    assert widths == [8, 16]
+def test_operations_grow_as_computed(config: RunConfig, tmp_path: Path) -> None:
+    """Attention grows with the square of the sequence, linear layers with the tokens that pass them."""
+    registers, network = config.registers, _network(config)
+    denoiser, plain = size_of(config).flops, size_of(config.without_registers()).flops
+    widths = [shape.width for shape in network.trunk_shapes for _ in range(shape.depth)]
+    lengths: list[int] = []
+    build(config.without_registers())(*_inputs(config, 1), lambda _, tokens: lengths.append(tokens.shape[1]))
+    if registers.denoiser is not None:
+        count, start = registers.denoiser.count, registers.denoiser.start_block
+        twice = registers.denoiser.model_copy(update={"count": 2 * count})
+        doubled = size_of(
+            config.model_copy(update={"registers": registers.model_copy(update={"denoiser": twice})})
+        ).flops
+        present = list(zip(widths, lengths, strict=True))[start:]
+        assert doubled - 2 * denoiser + plain == sum(8 * width * count**2 for width, _ in present)
+        attention = sum(4 * width * ((length + count) ** 2 - length**2) for width, length in present)
+        least = sum(2 * (4 + 2 * network.mlp_ratio) * width**2 * count for width, _ in present)
+        assert denoiser - plain - attention > 0.97 * least
+    elif registers.wider_mlp is not None:
+        target = size_of(quick_config(tmp_path, config.backbone, "denoiser")).flops
+        assert abs(denoiser / target - 1) < 0.02
+    elif registers.attention is None:
+        assert denoiser == plain
+    else:
+        heads = {"gate-headwise": lambda width: width // 8, "gate-elementwise": lambda width: width}
+        per_token = heads.get(registers.attention.kind, lambda _: 2)
+        expected = sum(2 * length * width * per_token(width) for width, length in zip(widths, lengths, strict=True))
+        assert denoiser - plain == expected
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 9, 12, 36])
-def test_any_number_of_registers_has_positions(count: int, tmp_path: Path) -> None:
-    config = quick_config(tmp_path, "sit", "denoiser", f"registers.denoiser.count={count}")
-    position = build(config).state_dict()["registers.sets.1.position"]
-    assert position.shape == (1, count, 16)
-    distinct = 1 if count < 4 else count
-    assert len({tuple(row.tolist()) for row in position[0]}) == distinct
+def test_a_record_round_trips(config: RunConfig) -> None:
+    """A whole run: trained, sampled, measured, recorded, read again."""
+    few = {"steps": 2, "batch_size": 4}
+    protocol = config.protocol.model_copy(update={"num_images": 10, "outlier_images": 2})
+    small = config.model_copy(update={"recipe": config.recipe.model_copy(update=few), "protocol": protocol})
+    outcome = run(small)
+    assert RunRecord.model_validate_json(outcome.path.read_bytes()) == outcome.record
+    assert outcome.record.run_id == small.run_id == outcome.record.config.run_id
+    assert outcome.record.status == "finished"
 
 
-def test_square_numbers_of_registers_fill_the_official_grid(tmp_path: Path) -> None:
-    from harness.positions import register_positions, sin_cos_2d
-
-    assert (register_positions(36, 48) == sin_cos_2d(6, 6, 48)).all()
-    # 5 = 2 rows of 3 columns, the last cell left out.
-    assert (register_positions(5, 48) == sin_cos_2d(2, 3, 48)[:5]).all()
-
-
-def test_a_preset_without_anything_left_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no transformer"):
-        quick_config(tmp_path, "sit", "encoder")
-    assert quick_config(tmp_path, "sit", "dsr").registers.absent_stages == ("encoder",)
+def test_compiled_equals_eager(config: RunConfig, pair: tuple[str, str]) -> None:
+    """Every pair is traced as one graph; some presets of each backbone go through the whole compiler."""
+    denoiser, inputs = _awake(build(config)).eval(), _inputs(config, 2)
+    backend = "inductor" if pair[1] in COMPILED_IN_FULL else "aot_eager"
+    with torch.no_grad():
+        compiled = torch.compile(denoiser, fullgraph=True, dynamic=False, backend=backend)(*inputs)
+        torch.testing.assert_close(compiled, denoiser(*inputs), atol=1e-4, rtol=1e-4)

@@ -4,14 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from harness import data
 from harness.errors import UserError
 from harness.folder import list_images
 from harness.images import Pixels, read_pixels, to_uint8, to_unit
+from harness.latents import codec_of
 from harness.resolve import Request, resolve
-from harness.spec import Execution, Task
+from harness.source import Batch, Source, training_batch
+from harness.spec import Execution, RunConfig, Task
 from tests.builders import image_folder, quick_config
 
 
@@ -27,6 +30,11 @@ def _task(folder: Path, size: int = 16, channels: int = 3) -> Task:
     )
 
 
+def _batch(config: RunConfig, step: int) -> Batch:
+    source = Source(data.digits(), codec_of(config.latents, config.task, torch.device("cpu")))
+    return training_batch(config, source, step)
+
+
 def test_the_digits_are_the_real_ones() -> None:
     images = data.digits()
     assert len(images) == 1797
@@ -37,9 +45,9 @@ def test_the_digits_are_the_real_ones() -> None:
 
 def test_every_epoch_sees_every_image_once(tmp_path: Path) -> None:
     config = quick_config(tmp_path, "sit", "none", "recipe.batch_size=599")
-    steps = [data.training_batch(config, data.digits(), step) for step in range(6)]
+    steps = [_batch(config, step) for step in range(6)]
     for epoch in (steps[:3], steps[3:]):
-        seen = np.concatenate([to_uint8(batch.data, "round") for batch in epoch]).reshape(1797, -1)
+        seen = np.concatenate([to_uint8(batch.data.numpy(), "round") for batch in epoch]).reshape(1797, -1)
         everything = data.digits().pixels(np.arange(1797)).reshape(1797, -1)
         assert sorted(map(bytes, seen)) == sorted(map(bytes, everything))
     assert not np.array_equal(steps[0].data, steps[3].data)
@@ -47,15 +55,15 @@ def test_every_epoch_sees_every_image_once(tmp_path: Path) -> None:
 
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
     one, two = quick_config(tmp_path), quick_config(tmp_path, seed=1)
-    same = [data.training_batch(one, data.digits(), 4).data for _ in range(2)]
+    same = [_batch(one, 4).data for _ in range(2)]
     assert np.array_equal(same[0], same[1])
-    assert not np.array_equal(same[0], data.training_batch(two, data.digits(), 4).data)
+    assert not np.array_equal(same[0], _batch(two, 4).data)
 
 
 def test_arms_with_the_same_seed_see_the_same_batches(tmp_path: Path) -> None:
     none, dsr = quick_config(tmp_path), quick_config(tmp_path, "sit", "dsr")
     for step in range(3):
-        a, b = (data.training_batch(config, data.digits(), step) for config in (none, dsr))
+        a, b = (_batch(config, step) for config in (none, dsr))
         assert np.array_equal(a.data, b.data)
 
 
@@ -174,7 +182,7 @@ def test_the_path_of_the_data_is_no_part_of_a_run(tmp_path: Path) -> None:
 def test_flips_are_half_and_repeatable(tmp_path: Path) -> None:
     config = quick_config(tmp_path, "sit", "none", "recipe.batch_size=512", "task.horizontal_flip=true")
     plain = quick_config(tmp_path, "sit", "none", "recipe.batch_size=512")
-    flipped, straight = (data.training_batch(c, data.digits(), 0).data for c in (config, plain))
+    flipped, straight = (_batch(c, 0).data.numpy() for c in (config, plain))
     mirrored = (flipped == straight[..., ::-1]).all((1, 2, 3)) & (flipped != straight).any((1, 2, 3))
     assert 200 < mirrored.sum() < 312
     assert (flipped[~mirrored] == straight[~mirrored]).all()

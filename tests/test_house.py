@@ -35,6 +35,12 @@ LAYERS = {
     "harness.flow": 1,
     "harness.guidance": 1,
     "harness.images": 1,
+    "harness.attention": 1,
+    "harness.latent_cache": 1,
+    "harness.latents": 1,
+    "harness.released": 1,
+    "harness.source": 1,
+    "harness.schedule": 0,
     "harness.objective": 1,
     "harness.provenance": 1,
     "harness.sde": 1,
@@ -55,14 +61,30 @@ LAYERS = {
     "harness.catalog": 3,
     "harness.describe": 3,
     "harness.perform": 3,
+    "harness.importing": 3,
     "harness.report": 3,
     "harness.resolve": 3,
     "harness.run": 3,
     "harness.cli": 4,
     "harness.__main__": 4,
 }
-BASELINES_MAY = {"harness.backbone", "harness.denoiser", "harness.flow", "harness.positions", "harness.spec"}
-DSR_MAY = {"harness.backbone", "harness.denoiser", "harness.errors", "harness.positions", "harness.spec"}
+BASELINES_MAY = {
+    "harness.attention",
+    "harness.backbone",
+    "harness.errors",
+    "harness.denoiser",
+    "harness.flow",
+    "harness.positions",
+    "harness.spec",
+}
+DSR_MAY = {
+    "harness.attention",
+    "harness.backbone",
+    "harness.denoiser",
+    "harness.errors",
+    "harness.positions",
+    "harness.spec",
+}
 LEADERBOARD_MAY = {"harness.errors", "harness.files", "harness.records", "harness.spec", "harness.store"}
 WITHOUT_TORCH = ["harness.cli", "harness.resolve", "harness.run", "harness.report", "harness.store", "leaderboard.app"]
 

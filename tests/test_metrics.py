@@ -13,8 +13,7 @@ from harness.metrics import digits as digits_metric
 from harness.metrics.frechet import Moments, frechet_distance, moments
 from harness.records import OutlierStatistics
 from harness.run import run
-from harness.spec import DdpmSampler, OdeSampler, SdeSampler
-from tests.builders import quick_config
+from tests.builders import quick_config, sampled
 
 
 def test_the_distance_of_a_set_to_itself_is_zero() -> None:
@@ -72,17 +71,25 @@ def test_features_do_not_depend_on_how_many_images_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "expected"),
+    ("backbone", "changes", "expected"),
     [
-        (OdeSampler(kind="ode", method="euler", points=50), 49),
-        (OdeSampler(kind="ode", method="heun", points=26), 50),
-        (OdeSampler(kind="ode", method="dopri5"), None),
-        (SdeSampler(kind="sde", points=250), 2 * 249 + 2),
-        (DdpmSampler(kind="ddpm", respacing="250"), 250),
+        ("sit", ["sampler.method=euler", "sampler.points=50"], 49),
+        ("sit", ["sampler.method=heun", "sampler.points=26"], 50),
+        ("sit", ["sampler.method=dopri5"], None),
+        ("sit", ["sampler.kind=sde", "sampler.points=250"], 2 * 249 + 2),
+        ("dit", ["sampler.respacing=250"], 250),
+        ("dit", ["sampler.respacing=250", "protocol.guidance.scale=2"], 500),
+        ("jit", ["sampler.points=51"], 99),
+        ("jit", ["sampler.points=51", "protocol.guidance.scale=3", "protocol.guidance.interval=[0.5,1]"], 99 + 48),
+        ("sit", ["sampler.method=euler", "sampler.points=50", "registers.guidance.scale=1"], 49),
+        ("sit", ["sampler.method=euler", "sampler.points=50", "registers.guidance.scale=2"], 98),
     ],
 )
-def test_evaluations_are_counted_not_steps(sampler: object, expected: int | None) -> None:
-    assert cost.evaluations(sampler) == expected  # type: ignore[arg-type]
+def test_evaluations_are_counted_not_steps(
+    tmp_path: Path, backbone: str, changes: list[str], expected: int | None
+) -> None:
+    preset = "register-guidance" if any("registers.guidance" in change for change in changes) else "none"
+    assert cost.evaluations(quick_config(tmp_path, backbone, preset, *changes)) == expected
 
 
 @pytest.mark.parametrize("backbone", ["sit", "dit"])
@@ -94,8 +101,8 @@ def test_the_count_of_evaluations_is_what_really_happens(tmp_path: Path, backbon
     denoiser = build(config)
     calls: list[None] = []
     denoiser.register_forward_hook(lambda *_: calls.append(None))
-    sample(config, denoiser, np.arange(8), "float32")
-    assert len(calls) == cost.evaluations(config.sampler)
+    sample(config, sampled(config, denoiser), np.arange(8), "float32")
+    assert len(calls) == cost.evaluations(config)
 
 
 def _statistics(patches: Tensor, registers: Tensor | None = None) -> OutlierStatistics:

@@ -5,15 +5,16 @@ import sys
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.denoiser import Denoiser
+from harness.guidance import Asked, guided
+from harness.objective import draw_samples, is_adaptive, own_time
 from harness.records import Measurement
-from harness.respacing import NUM_STEPS, kept_steps
-from harness.spec import DdimSampler, DdpmSampler, OdeSampler, RunConfig, Sampler, SdeSampler
+from harness.spec import DdpmObjective, RunConfig
 
 UNIT_OF_NFE = "forward passes per image"
-EVALUATIONS_PER_STEP = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Size:
 
     parameters: int
     trainable_parameters: int
+    buffers: int
     flops: int
 
 
@@ -35,34 +37,41 @@ def count(denoiser: Denoiser, channels: int, image_size: int) -> Size:
         x = torch.empty(1, channels, image_size, image_size)
         denoiser.eval()(x, torch.empty(1), torch.empty(1, dtype=torch.long))
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in denoiser.parameters()]
-    return Size(sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained), counter.get_total_flops())
+    total, trained = sum(n for n, _ in sizes), sum(n for n, is_trained in sizes if is_trained)
+    kept = sum(value.numel() for value in denoiser.state_dict().values()) - total
+    return Size(total, trained, kept, counter.get_total_flops())
 
 
-def evaluations(sampler: Sampler) -> int | None:
-    """How often a sampler asks its model, for one image and before guidance; None where the solver decides."""
-    match sampler:
-        case OdeSampler():
-            per_step = EVALUATIONS_PER_STEP.get(sampler.method)
-            return per_step and per_step * (sampler.points - 1)
-        case SdeSampler():
-            drift = 2 * (sampler.points - 1) * (1 if sampler.method == "euler" else 2)
-            last = {"none": 0, "mean": 2, "euler": 1, "tweedie": 1}
-            return drift + last[sampler.last_step]
-        case DdpmSampler() | DdimSampler():
-            return len(kept_steps(sampler.respacing, NUM_STEPS))
+def evaluations(config: RunConfig) -> int | None:
+    """Forward passes for one image, guidance of every kind included; None where the solver decides by its error.
+
+    Counted by sampling, with a network that does nothing.
+    """
+    if is_adaptive(config.sampler):
+        return None
+    calls = 0
+    learned = isinstance(config.objective, DdpmObjective) and config.objective.variance == "learned_range"
+
+    def count(x: Tensor, _t_N: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.zeros_like(torch.cat([x, x], dim=1) if learned else x)
+
+    model = guided(Asked(count, count, count), config.protocol.guidance, config.registers.guidance, own_time(config), 1)
+    draw_samples(config, model, torch.zeros(1, 1, 1, 1), lambda: torch.zeros(1, 1, 1, 1))
+    return calls
 
 
 def measurements(config: RunConfig, size: Size) -> list[Measurement]:
-    """The counted costs as Measurements; forward passes only where they do not depend on the solver or an interval."""
+    """The counted costs as Measurements; forward passes only where they do not depend on the solver."""
     counted = [
         ("parameters", size.parameters, "parameters"),
         ("trainable_parameters", size.trainable_parameters, "parameters"),
         ("gflops", size.flops / 1e9, "GFLOP per forward pass, batch 1, 2 x multiply-adds"),
     ]
-    asked = evaluations(config.sampler)
-    is_partly_guided = config.protocol.guidance.scale != 1.0 and config.protocol.guidance.interval != (0.0, 1.0)
-    if asked is not None and not is_partly_guided:
-        counted.append(("nfe", asked * (1 if config.protocol.guidance.scale == 1.0 else 2), UNIT_OF_NFE))
+    asked = evaluations(config)
+    if asked is not None:
+        counted.append(("nfe", asked, UNIT_OF_NFE))
     return [Measurement(name=name, value=value, unit=unit, better="lower") for name, value, unit in counted]
 
 

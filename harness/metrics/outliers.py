@@ -11,36 +11,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data import Images
 from harness.denoiser import Denoiser
-from harness.images import to_unit
 from harness.objective import objective_of
 from harness.randomness import Stream, generator
 from harness.records import Measurement, OutlierStatistics
+from harness.source import Source
 from harness.spec import RunConfig
 
 TOP_CHANNELS = 3
 
 
-def probe(config: RunConfig, denoiser: Denoiser, images: Images) -> list[OutlierStatistics]:
+def probe(config: RunConfig, denoiser: Denoiser, source: Source) -> list[OutlierStatistics]:
     """Statistics of every block at every noise level of the protocol, on images spread evenly over the data.
 
-    Float32, true labels, no guidance; the noise of probe image i depends on (seed, i) and is the same at all levels.
+    Float32, true labels, no guidance, posterior means of a VAE; the noise of probe image i depends on (seed, i) and is
+    the same at all levels.
     A block whose norms are no numbers has no statistics.
     """
     device = next(denoiser.parameters()).device
-    count = min(config.protocol.outlier_images, len(images))
-    indices = np.linspace(0, len(images) - 1, count).astype(np.int64)
-    data = to_unit(images.pixels(indices))
-    draws = [generator(config.seed, Stream.PROBE, i).standard_normal(data.shape[1:], np.float32) for i in range(count)]
-    clean, noise = torch.from_numpy(data).to(device), torch.from_numpy(np.stack(draws)).to(device)
-    labels_N = torch.from_numpy(images.labels[indices]).to(device)
+    count = min(config.protocol.outlier_images, len(source.images))
+    indices = np.linspace(0, len(source.images) - 1, count).astype(np.int64)
+    clean = source.data(indices, np.zeros(count, np.bool_)).to(device)
+    shape = tuple(clean.shape[1:])
+    draws = [generator(config.seed, Stream.PROBE, i).standard_normal(shape, np.float32) for i in range(count)]
+    noise = torch.from_numpy(np.stack(draws)).to(device)
+    labels_N = torch.from_numpy(source.images.labels[indices]).to(device)
     found: list[OutlierStatistics] = []
     for time in config.protocol.noise_levels:
 
         def watch(block: int, tokens_NLD: Tensor, time: float = time) -> None:
-            patches = tokens_NLD.shape[1] - denoiser.registers.present(block)
-            statistics = _statistics(block, time, tokens_NLD[:, :patches].float(), tokens_NLD[:, patches:].float())
+            patches_NLD = tokens_NLD[:, : denoiser.patch_tokens]
+            first_register = tokens_NLD.shape[1] - denoiser.registers.present(block)
+            statistics = _statistics(block, time, patches_NLD.float(), tokens_NLD[:, first_register:].float())
             found.extend([statistics] if statistics else [])
 
         with torch.no_grad():

@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,16 @@ class Golden:
 
     folder: Path
     facts: Mapping[str, Any]
-    model_facts: Mapping[str, Any] | None
+    models: Mapping[str, Any]
+
+    @property
+    def model_facts(self) -> Mapping[str, Any] | None:
+        model: Mapping[str, Any] | None = self.models.get(self.facts.get("model", ""))
+        return model
+
+    def guide(self) -> "Golden":
+        """This case as the weaker network of autoguidance sees it."""
+        return replace(self, facts={**self.facts, "model": self.facts["guide_model"]})
 
     @property
     def id(self) -> str:
@@ -36,7 +45,7 @@ class Golden:
 
     @property
     def params(self) -> Mapping[str, Any]:
-        return self.facts.get("params", {})  # type: ignore[no-any-return]
+        return self.facts.get("params") or {}
 
     @cached_property
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
@@ -76,7 +85,7 @@ class Golden:
 def read_cases(folder: Path) -> list[Golden]:
     index = json.loads((folder / "index.json").read_text())
     assert isinstance(index, dict), f"{folder}: goldens of the encoder stage are not implemented yet"
-    return [Golden(folder, case, index["models"].get(case.get("model"))) for case in index["cases"]]
+    return [Golden(folder, case, index["models"]) for case in index["cases"]]
 
 
 @lru_cache(maxsize=4)

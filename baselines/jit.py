@@ -1,0 +1,33 @@
+"""JiT: Back to Basics, Let Denoising Generative Models Denoise (Li and He, arXiv 2511.13720)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from baselines._jit_sizes import SAMPLER, guidance, headline, objective, published_sizes, recipe
+from harness.backbone import Backbone
+from harness.spec import PixelLatents
+
+if TYPE_CHECKING:
+    from harness.denoiser import Denoiser
+
+
+def _build(network: Mapping[str, Any]) -> "Denoiser":
+    from baselines._jit import build_jit
+
+    return build_jit(network)
+
+
+BACKBONE = Backbone(
+    name="jit",
+    title="JiT",
+    source="arXiv 2511.13720, LTH14/JiT at cbc743a",
+    sizes=published_sizes(in_context_len=32),
+    objective=objective,
+    headline=headline,
+    recipe=recipe,
+    sampler=SAMPLER,
+    guidance=guidance,
+    uint8_rule="round",
+    build=_build,
+    latents=PixelLatents(),
+)

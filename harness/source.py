@@ -1,0 +1,91 @@
+"""What a denoiser learns: the images of a task, as its latents."""
+
+# N batch, C channels of the latents, h their side
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from harness.data import Images, Labels
+from harness.images import Values, to_unit
+from harness.latent_cache import Moments, moments_of
+from harness.latents import Codec
+from harness.randomness import Stream, generator
+from harness.spec import RunConfig
+
+FLIP_SHARE = 0.5
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees: data (N, C, h, h) on the codec's device, and labels (N,)."""
+
+    data: Tensor
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images and the codec between them and the denoiser; their moments, where those are kept on disk."""
+
+    images: Images
+    codec: Codec
+    moments: Moments | None = None
+
+    def data(self, indices: Indices, flipped: npt.NDArray[np.bool_], noise: Values | None = None) -> Tensor:
+        """The latents of these images, (N, C, h, h); `noise` draws from a posterior, whose mean None gives."""
+        moments = torch.from_numpy(self._moments(indices, flipped)).to(self.codec.device)
+        if self.moments is None:
+            moments = self.codec.moments(moments)
+        if noise is None:
+            noise = np.zeros(self._noise_shape(len(indices)), np.float32)
+        return self.codec.latents(moments, torch.from_numpy(noise).to(self.codec.device))
+
+    def posterior_noise(self, seed: int, step: int, count: int) -> Values | None:
+        """The draws of one training step, where the codec makes any."""
+        if not self.codec.draws:
+            return None
+        return generator(seed, Stream.POSTERIOR, step).standard_normal(self._noise_shape(count), dtype=np.float32)
+
+    def _moments(self, indices: Indices, flipped: npt.NDArray[np.bool_]) -> Values:
+        if self.moments is not None:
+            return self.moments.of(indices, flipped)
+        pixels = to_unit(self.images.pixels(indices))
+        pixels[flipped] = pixels[flipped, :, :, ::-1]
+        return pixels
+
+    def _noise_shape(self, count: int) -> tuple[int, int, int, int]:
+        channels, height, width = self.codec.moments_shape
+        return (count, channels // 2 if self.codec.draws else channels, height, width)
+
+
+def open_source(config: RunConfig, images: Images, codec: Codec) -> Source:
+    """The source of a run; the moments of a costly codec are computed first, or found."""
+    if not codec.is_cached:
+        return Source(images, codec)
+    folder, batch = Path(config.execution.runs) / "latents", config.execution.sampling_batch
+    return Source(images, codec, moments_of(images, config.task, codec, folder, batch))
+
+
+def training_batch(config: RunConfig, source: Source, step: int) -> Batch:
+    """The batch of one step: a function of (seed, step) alone.  Each epoch is a new order of all images."""
+    size, count = config.recipe.batch_size, len(source.images)
+    positions = np.arange(step * size, (step + 1) * size)
+    indices = np.array([_order(config.seed, int(p // count), count)[p % count] for p in positions])
+    flipped = np.zeros(size, np.bool_)
+    if config.task.horizontal_flip:
+        flipped = generator(config.seed, Stream.DATA_ORDER, 2 * step + 1).random(size) < FLIP_SHARE
+    noise = source.posterior_noise(config.seed, step, size)
+    return Batch(source.data(indices, flipped, noise), source.images.labels[indices])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> Indices:
+    return generator(seed, Stream.DATA_ORDER, 2 * epoch).permutation(count)
