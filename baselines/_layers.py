@@ -156,7 +156,7 @@ class Attention(MixesTokens):
         qkv = self.qkv(tokens_NLD).view(N, L, 3, self.num_heads, self.head_width)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         q, k = rotary(self.q_norm(q)), rotary(self.k_norm(k))
-        if self.float32_logits:
+        if self.float32_logits and not tokens_NLD.is_meta:
             with torch.autocast(tokens_NLD.device.type, enabled=False):
                 mixed = self.mixing(q.float(), k.float(), v.float(), tokens_NLD.float())
         else:

@@ -98,10 +98,15 @@ def test_one_new_file_is_a_backbone_that_passes_the_contract(tmp_path: Path) -> 
     assert " passed" in reviewed.stdout
 
 
-def test_the_contract_finds_a_backbone_that_forgets_its_label(tmp_path: Path) -> None:
-    """A review that cannot fail would be none: this one drops the registers' class and its own gradient."""
-    broken = A_NEW_FILE.replace("return self.y_embedder(y)", "return torch.zeros(len(y), self.size.width)")
+def test_the_contract_finds_a_backbone_whose_registers_do_nothing(tmp_path: Path) -> None:
+    """A review that cannot fail would be none: these blocks see the patches alone."""
+    blind = "patches = self.blocks[index](tokens[:, : self.patch_tokens], condition, torch.nn.Identity())"
+    broken = A_NEW_FILE.replace(
+        "            return self.blocks[index](tokens, condition, torch.nn.Identity())\n",
+        f"            {blind}\n            return torch.cat([patches, tokens[:, self.patch_tokens :]], dim=1)\n",
+    )
+    assert broken != A_NEW_FILE
     (tmp_path / "newcomer.py").write_text(broken)
     reviewed = _review(tmp_path)
     assert reviewed.returncode == 1
-    assert "test_what_a_preset_adds" in reviewed.stdout or "failed" in reviewed.stdout
+    assert "FAILED tests/test_contract.py::test_what_a_preset_adds_changes_the_output" in reviewed.stdout

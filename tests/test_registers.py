@@ -127,7 +127,7 @@ def test_masked_patches_cost_nothing_and_the_rest_counts_fully() -> None:
     assert weights.shape == (2, 1, 8, 8)
     assert not weights[0, 0, 0:2, 2:4].any()
     assert float(weights.mean()) == pytest.approx(1.0)
-    assert len(weights.unique()) == 2
+    assert len(set(weights.flatten().tolist())) == 2
 
 
 @pytest.mark.parametrize(("scale", "register_scale"), [(1.0, 1.0), (1.0, 2.0), (3.0, 0.0), (3.0, 1.0), (3.0, 2.0)])
@@ -136,7 +136,7 @@ def test_register_guidance_is_its_formula(scale: float, register_scale: float) -
     asked = Asked(lambda *_: with_registers, lambda *_: against, lambda *_: without)
     guidance = Guidance(scale=scale, channels="all")
     model = guided(asked, guidance, RegisterGuidance(scale=register_scale), lambda common: common, 3)
-    got = float(model(torch.zeros(2, 3, 1, 1), torch.full((2,), 0.5)).unique())
+    got = float(model(torch.zeros(2, 3, 1, 1), torch.full((2,), 0.5)).mean())
     if scale == 1.0:
         assert got == 4.0 + register_scale * (5.0 - 4.0)
     else:

@@ -33,10 +33,11 @@ def count(denoiser: Denoiser, channels: int, image_size: int) -> Size:
     Matrix products, convolutions and attention count; norms and element-wise operations do not.  Parameters include
     fixed position tables, as the official code counts them.
     """
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in denoiser.parameters()]
+    denoiser.requires_grad_(requires_grad=False)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         x = torch.empty(1, channels, image_size, image_size)
         denoiser.eval()(x, torch.empty(1), torch.empty(1, dtype=torch.long))
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in denoiser.parameters()]
     total, trained = sum(n for n, _ in sizes), sum(n for n, is_trained in sizes if is_trained)
     kept = sum(value.numel() for value in denoiser.state_dict().values()) - total
     return Size(total, trained, kept, counter.get_total_flops())
