@@ -26,6 +26,7 @@ _DERIVED = {
     "task.num_classes": "it is counted in the data",
     "task.class_names": "they are read from the data",
     "task.data_fingerprint": "it is computed from the data",
+    "task.num_training_images": "they are counted",
     "task.metric": "it belongs to the task",
 }
 

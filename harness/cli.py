@@ -12,6 +12,7 @@ from harness import __version__
 from harness.errors import UserError, unknown_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
+BENCHED = "sit-s-2,dit-s-2,jit-b-16,rae-dit-s,rae-dit-dh-s"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_index(verbs)
     _add_table(verbs)
     _add_board(verbs)
+    _add_bench(verbs)
     return parser
 
 
@@ -135,6 +137,22 @@ def _add_board(verbs: Any) -> None:
     board.set_defaults(verb=_board)
 
 
+def _add_bench(verbs: Any) -> None:
+    bench = verbs.add_parser(
+        "bench",
+        help="time a training step and a forward pass with and without registers",
+        description="Time backbones at their official input with registers and without, in turns in one process, and "
+        "compare with the ratio of operations. Run it on an idle machine.",
+    )
+    bench.add_argument("--backbones", default=BENCHED, metavar="LIST", help=f"exact names (default: {BENCHED})")
+    bench.add_argument("--registers", default="denoiser", help="the preset to compare with none (default: denoiser)")
+    bench.add_argument("--pairs", type=_positive, default=7, help="how many pairs of timings (default: 7)")
+    bench.add_argument("--batch", type=_positive, default=2, help="images at once (default: 2)")
+    bench.add_argument("--threads", type=_whole, default=0, help="CPU threads (default: every core of this process)")
+    bench.add_argument("--json", action="store_true", help="for machines")
+    bench.set_defaults(verb=_bench)
+
+
 def _add_configuration(parser: argparse.ArgumentParser, task: str | None = "digits") -> None:
     parser.add_argument("--backbone", required=True, help="a family (sit) or an exact name (sit-xl-2)")
     parser.add_argument("--registers", default="none", help="a register preset (default: none)")
@@ -161,6 +179,13 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _positive(text: str) -> int:
+    number = _whole(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return number
+
+
 def _run(options: argparse.Namespace) -> None:
     from harness.resolve import parse_seeds, resolve
 
@@ -168,7 +193,9 @@ def _run(options: argparse.Namespace) -> None:
     names = {"guide_size": options.guide_size}
     configs = [resolve(_request(options, seed=seed, **names), needs_data=not options.dry_run) for seed in seeds]
     if options.dry_run:
-        shown = [config.model_dump(mode="json") | {"run_id": config.run_id} for config in configs]
+        from harness.describe import shown_run
+
+        shown = [shown_run(config) for config in configs]
         _print_json(shown[0] if len(shown) == 1 else shown)
         return
     from harness.report import report
@@ -222,8 +249,11 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _row(entry: dict[str, Any]) -> list[str]:
-    sizes = " ".join(entry["sizes"]) if "sizes" in entry else entry["title"]
-    return [f"  {entry['name']}", sizes]
+    if "sizes" not in entry:
+        return [f"  {entry['name']}", entry["title"]]
+    native = {count for count in entry["native_tokens"].values() if count}
+    note = f"  (with {max(native)} in-context tokens of its own)" if native else ""
+    return [f"  {entry['name']}", " ".join(entry["sizes"]) + note]
 
 
 def _describe(options: argparse.Namespace) -> None:
@@ -298,6 +328,22 @@ def _board(options: argparse.Namespace) -> None:
     from harness.board import serve
 
     serve(Path(options.results), port=options.port, address=options.address, headless=options.headless)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from harness.resolve import Request, resolve_network
+    from harness.spec import Execution
+
+    execution = Execution(threads=options.threads)
+    names = options.backbones.split(",")
+    configs = [resolve_network(Request(name.strip(), options.registers, execution=execution)) for name in names]
+    from harness.bench import overhead, report
+
+    found = [overhead(config, options.batch, options.pairs) for config in configs]
+    if options.json:
+        _print_json([each.shown() for each in found])
+    else:
+        print(report(found))
 
 
 def _print_json(value: Any) -> None:

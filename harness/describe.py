@@ -3,8 +3,15 @@
 from typing import Any
 
 from harness import registry
-from harness.build import layout_of, size_of
 from harness.spec import RunConfig
+
+
+def shown_run(config: RunConfig) -> dict[str, Any]:
+    """A resolved run as `--dry-run` shows it: all that it is, its id, and how often it sees each image."""
+    shown = config.model_dump(mode="json") | {"run_id": config.run_id}
+    if config.task.num_training_images is not None:
+        shown["epochs"] = config.recipe.steps * config.recipe.batch_size / config.task.num_training_images
+    return shown
 
 
 def describe(config: RunConfig) -> dict[str, Any]:
@@ -14,6 +21,8 @@ def describe(config: RunConfig) -> dict[str, Any]:
     forward pass at batch 1; `tokens` is the longest sequence: patches, registers and
     the network's own; `buffers` and `state_dict_entries` are those of the official checkpoint.
     """
+    from harness.build import layout_of, size_of
+
     backbone, size, official = registry.find(config.backbone), size_of(config), layout_of(config)
     denoiser = config.registers.denoiser
     network = backbone.size(config.size).model_validate(config.network)

@@ -229,7 +229,7 @@ def _diffusers() -> Any:
         return importlib.import_module("diffusers")
     except ImportError as error:
         raise UserError(
-            f"a VAE is read with diffusers, which cannot be imported: {error}", 'pip install -e ".[vae]"'
+            f"a VAE is read with diffusers, which cannot be imported: {error}", "pip install diffusers"
         ) from error
 
 

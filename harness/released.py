@@ -237,7 +237,7 @@ def _hub() -> ModuleType:
     except ModuleNotFoundError:
         raise UserError(
             "weights on the hub need the package huggingface_hub, which is not installed",
-            f'pip install -e ".[vae]", or {_BY_HAND}',
+            f"pip install diffusers, or {_BY_HAND}",
         ) from None
     return huggingface_hub
 

@@ -16,9 +16,11 @@ from harness.spec import (
     DdpmSampler,
     Execution,
     FlowObjective,
+    Guidance,
     Guide,
     Latents,
     Objective,
+    Protocol,
     RegisterConfig,
     RunConfig,
     Sampler,
@@ -106,7 +108,7 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
         objective=changes.apply("objective", backbone.objective(network), Objective),
         recipe=changes.apply("recipe", definition.recipe_of(backbone, located.num_images)),
         sampler=changes.apply("sampler", definition.sampler_of(backbone), Sampler),
-        protocol=changes.apply("protocol", definition.protocol(backbone, size, task)),
+        protocol=_in_force(changes.apply("protocol", definition.protocol(backbone, size, task))),
         seed=_seed(request.seed),
         execution=execution,
     )
@@ -139,6 +141,14 @@ def _with_weights(config: RunConfig, backbone: Backbone, network: Network, guide
     guide = Guide(backbone=f"{backbone.name}-{size}", network=guide_network, weights_sha256=guided_by.sha256)
     guidance = config.protocol.guidance.model_copy(update={"guide": guide})
     return config.model_copy(update={"protocol": config.protocol.model_copy(update={"guidance": guidance})})
+
+
+def _in_force(protocol: Protocol) -> Protocol:
+    """Guidance that changes nothing is said in one way, so that families without any share a protocol."""
+    guidance = protocol.guidance
+    if guidance.scale != 1.0 or guidance.outside != 1.0:
+        return protocol
+    return protocol.model_copy(update={"guidance": Guidance()})
 
 
 def find_size(name: str, size: str | None) -> tuple[Backbone, str | None]:

@@ -93,6 +93,7 @@ class Task(Frozen):
     horizontal_flip: bool = False
     class_names: tuple[str, ...] = ()
     data_fingerprint: str = ""
+    num_training_images: PositiveInt | None = None
     metric: Literal["fd_digits", "none"] = "none"
 
 

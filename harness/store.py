@@ -278,7 +278,7 @@ def _run_row(results: Path, stored: Stored) -> dict[str, Any]:
         "data_fingerprint": config.task.data_fingerprint,
         "protocol": protocol_id(config),
         "backbone": config.backbone,
-        "exact_name": config.exact_name,
+        "exact_name": config.exact_name + (" on stand-in latents" if config.latents.kind == "stand-in" else ""),
         "registers": config.registers.preset,
         "stages": stages(config),
         "count": denoiser and denoiser.count,
@@ -296,9 +296,19 @@ def _run_row(results: Path, stored: Stored) -> dict[str, Any]:
 
 
 def stages(config: RunConfig) -> str:
-    """The stages that really have registers, in words: "none", "denoiser", "denoiser (no encoder stage)"."""
-    present = "denoiser" if config.registers.denoiser else "none"
-    missing = " or ".join(config.registers.absent_stages)
+    """What a run really has, in words: "none", "denoiser", "denoiser (no encoder stage here)", "kv-bias"."""
+    registers = config.registers
+    kinds = {
+        "denoiser": registers.denoiser,
+        "register guidance": registers.guidance,
+        registers.attention.kind if registers.attention else "attention": registers.attention,
+        f"MLPs x {registers.wider_mlp.factor:.3f}" if registers.wider_mlp else "mlp": registers.wider_mlp,
+        "loss mask": registers.loss_mask,
+    }
+    present = ", ".join(words for words, part in kinds.items() if part is not None) or "none"
+    if registers.native_tokens:
+        present += f" + {registers.native_tokens} native tokens"
+    missing = " or ".join(registers.absent_stages)
     return f"{present} (no {missing} stage here)" if missing else present
 
 

@@ -125,7 +125,14 @@ def _imagenet(image_size: int) -> Callable[[Path | None], Located]:
     def locate(data: Path | None) -> Located:
         if data is not None:
             return _listed(name, image_size, data / "train" if (data / "train").is_dir() else data)
-        task = Task(name=name, channels=3, image_size=image_size, num_classes=IMAGENET_CLASSES, horizontal_flip=True)
+        task = Task(
+            name=name,
+            channels=3,
+            image_size=image_size,
+            num_classes=IMAGENET_CLASSES,
+            horizontal_flip=True,
+            num_training_images=IMAGENET_IMAGES,
+        )
         return Located(task, IMAGENET_IMAGES)
 
     return locate
@@ -141,6 +148,7 @@ def _listed(name: str, image_size: int, folder: Path) -> Located:
         horizontal_flip=True,
         class_names=listing.classes,
         data_fingerprint=listing.fingerprint,
+        num_training_images=len(listing.images),
     )
     return Located(task, len(listing.images))
 

@@ -74,7 +74,7 @@ class _Session:
         self.ema = [weight.clone() for weight in self.weights]
         has_second = config.recipe.second_ema_decay is not None
         self.second_ema = [weight.clone() for weight in self.weights] if has_second else []
-        self.optimizer = _optimizer(config, denoiser)
+        self.optimizer = optimizer_of(config, denoiser)
         self.losses = torch.full((config.recipe.steps,), torch.nan)
         self.step, self.seconds = 0, 0.0
         state = checkpoints.load()
@@ -186,7 +186,8 @@ def _draw(config: RunConfig, denoiser: Denoiser, source: Source, step: int, devi
     return _Draw(batch.data, labels_N, noise_NCHW, uniform_N, with_registers)
 
 
-def _optimizer(config: RunConfig, denoiser: Denoiser) -> torch.optim.AdamW:
+def optimizer_of(config: RunConfig, denoiser: Denoiser) -> torch.optim.AdamW:
+    """The recipe's AdamW over whatever is trained."""
     recipe = config.recipe
     return torch.optim.AdamW(
         [parameter for parameter in denoiser.parameters() if parameter.requires_grad],

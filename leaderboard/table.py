@@ -76,9 +76,12 @@ def _row(arm: pd.Series, accuracy: pd.Series, norms: pd.Series) -> str:
 
 
 def _registers(arm: pd.Series) -> str:
+    native = f" + {arm['stages'].partition(' + ')[2]}" if " + " in arm["stages"] else ""
     if arm["registers"] == "none":
-        return "none"
-    return f"{arm['registers']}: {int(arm['count'])} from block {int(arm['start_block'])}"
+        return f"none{native}"
+    if pd.isna(arm["count"]):
+        return f"{arm['registers']}{native}"
+    return f"{arm['registers']}: {int(arm['count'])} from block {int(arm['start_block'])}{native}"
 
 
 def _mean(arm: pd.Series, style: str) -> str:

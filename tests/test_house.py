@@ -56,6 +56,7 @@ LAYERS = {
     "harness.registry": 2,
     "harness.sample": 2,
     "harness.train": 2,
+    "harness.bench": 3,
     "harness.board": 3,
     "harness.build": 3,
     "harness.catalog": 3,

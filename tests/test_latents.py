@@ -319,7 +319,7 @@ def test_a_vae_that_shifts_its_latents_is_refused(tmp_path: Path, vae: Path) -> 
 
 def test_without_diffusers_the_error_says_how_to_get_it(vae: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(UserError, match=r'pip install -e "\.\[vae\]"'):
+    with pytest.raises(UserError, match="pip install diffusers"):
         _codec(vae)
     assert _stand_in().decode(torch.zeros(1, 48, 4, 4)).shape == (1, 3, 16, 16)
 

@@ -397,4 +397,4 @@ def test_without_the_hub_s_package_the_way_to_it_is_said(monkeypatch: pytest.Mon
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(UserError) as error:
         locate("owner/name")
-    assert 'pip install -e ".[vae]"' in error.value.remedy
+    assert "pip install diffusers" in error.value.remedy
