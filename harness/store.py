@@ -315,7 +315,7 @@ def stages(config: RunConfig) -> str:
 def protocol_id(config: RunConfig) -> str:
     """Equal where two runs of a task saw the same data and were judged alike: in words, and a digest of it all."""
     task, protocol = config.task, config.protocol
-    text = task.model_dump_json() + protocol.model_dump_json()
+    text = task.model_dump_json(exclude_defaults=True) + protocol.model_dump_json(exclude_defaults=True)
     words = (
         f"v{protocol.version}, {protocol.num_images} images of {task.channels} x {task.image_size} x {task.image_size}"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.records import RunRecord
+from harness.spec import DenoiserRegisters, RegisterConfig
 from tests.builders import harness, image_folder, quick_words
 
 
@@ -39,11 +40,9 @@ def test_seeds_are_separate_runs_and_json_is_for_machines(tmp_path: Path) -> Non
 def test_dry_run_shows_every_field_and_touches_nothing(tmp_path: Path) -> None:
     said = harness("run", "--backbone", "sit-b-2", "--registers", "dsr", "--dry-run", cwd=tmp_path)
     config = json.loads(said.out)
-    assert config["registers"] == {
-        "preset": "dsr",
-        "denoiser": {"count": 36, "start_block": 4},
-        "absent_stages": ["encoder"],
-    }
+    denoiser = DenoiserRegisters(count=36, start_block=4)
+    expected = RegisterConfig(preset="dsr", denoiser=denoiser, absent_stages=("encoder",))
+    assert config["registers"] == expected.model_dump(mode="json")
     assert config["network"]["width"] == 768
     assert list(tmp_path.iterdir()) == []
 

@@ -156,11 +156,12 @@ def test_an_image_does_not_depend_on_its_companions(vae: Path, kind: str) -> Non
 @pytest.mark.parametrize("kind", ["sd-vae", "stand-in"])
 def test_the_training_precision_does_not_reach_the_latents(vae: Path, kind: str) -> None:
     codec = _codec(vae) if kind == "sd-vae" else _stand_in()
+    before = torch.backends.cudnn.allow_tf32
     expected = codec.moments(_data())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(codec.moments(_data()), expected)
         assert codec.decode(codec.latents(expected, torch.zeros(()))).dtype == torch.float32
-    assert torch.backends.cudnn.allow_tf32, "the setting of the rest of the program"
+    assert torch.backends.cudnn.allow_tf32 == before, "the setting of the rest of the program"
 
 
 def test_a_denoiser_learns_from_latents_and_the_vae_does_not_learn(vae: Path) -> None:
