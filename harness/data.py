@@ -15,7 +15,7 @@ from PIL import Image
 
 from harness.errors import UserError, first_few
 from harness.files import read_array, write_array
-from harness.folder import Listing, list_images
+from harness.folder import Listing, list_images, training_images
 from harness.images import Pixels, read_pixels
 from harness.progress import Progress, say
 from harness.spec import Task
@@ -55,7 +55,7 @@ def load(task: Task, folder: Path | None, cache: Path) -> Images:
     if task.name == "digits":
         return digits()
     assert folder is not None, f"task {task.name} was resolved without a folder"
-    listing = list_images(folder if task.name == "folder" or not (folder / "train").is_dir() else folder / "train")
+    listing = list_images(folder if task.name == "folder" else training_images(folder))
     if listing.fingerprint != task.data_fingerprint:
         raise UserError(f"{folder} changed while the run was being prepared", "run the command again when it is still")
     return _decode(listing, task, cache / f"{listing.fingerprint}-{task.channels}x{task.image_size}")

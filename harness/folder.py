@@ -24,6 +24,11 @@ class Listing:
     fingerprint: str
 
 
+def training_images(root: Path) -> Path:
+    """Where the class folders are in a copy of ImageNet: in `train`, if it has one."""
+    return root / "train" if (root / "train").is_dir() else root
+
+
 def list_images(root: Path) -> Listing:
     """List `root/<class>/**/<image>`.  Links to folders inside a class are not followed; hidden files are passed over.
 

@@ -25,7 +25,7 @@ from harness.progress import say
 from harness.records import Measurement, OutlierStatistics, Provenance, RunRecord, SampleGrid
 from harness.sample import Sampled, label_of, sample_all
 from harness.source import open_source
-from harness.spec import RunConfig, StandInLatents, VaeLatents
+from harness.spec import Latents, RunConfig, StandInLatents, VaeLatents
 from harness.stopwatch import Stopwatch
 from harness.store import record_name
 from harness.train import Training, train
@@ -49,7 +49,7 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     """Train, sample and measure one run in its workspace; every phase goes on from what is already there."""
     torch.set_num_threads(config.execution.threads)
     machine = _find_machine(config)
-    codec = codec_of(config.latents, config.task, machine.device)
+    codec = codec_of(_placed(config), config.task, machine.device)
     folder = Path(config.execution.data) if config.execution.data else None
     images = data.load(config.task, folder, Path(config.execution.runs) / "images")
     source = open_source(config, images, codec)
@@ -91,6 +91,14 @@ def _load(config: RunConfig, denoiser: Denoiser, findings: _Findings) -> Trainin
     load_released(config, denoiser, config.execution.weights)
     findings.notes.append(f"not trained here: {config.weights.name} ({config.weights.entry})")
     return Training(torch.empty(0), 0.0, None)
+
+
+def _placed(config: RunConfig) -> Latents:
+    """The latents, their VAE where it is on this machine."""
+    if config.execution.vae is None:
+        return config.latents
+    assert isinstance(config.latents, VaeLatents), "a place for a VAE that the run has not"
+    return config.latents.model_copy(update={"weights": config.execution.vae})
 
 
 def _guide(config: RunConfig, machine: Machine) -> Denoiser | None:

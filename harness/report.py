@@ -30,8 +30,6 @@ def _what(record: RunRecord) -> str:
     config = record.config
     denoiser = config.registers.denoiser
     registers = f"registers {config.registers.preset}: {stages(config)}"
-    if config.registers.native_tokens:
-        registers += f", beside {config.registers.native_tokens} tokens of the network's own"
     if denoiser is not None:
         registers += f", {denoiser.count} tokens from block {denoiser.start_block} of {config.network['depth']}"
     if record.status == "diverged":

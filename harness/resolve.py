@@ -1,5 +1,6 @@
 """From names and overrides to one RunConfig, or to a UserError: all that a user can get wrong is found here."""
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.spec import (
     RunConfig,
     Sampler,
     SdeSampler,
+    VaeLatents,
 )
 
 LONGEST_LAST_STEP = 0.9
@@ -94,6 +96,7 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
     task = changes.apply("task", located.task)
     size = size or definition.size_of(backbone, task)
     latents = changes.apply("latents", definition.latents(backbone), Latents)
+    latents, execution = _by_content(latents, execution)
     published = backbone.size(size)
     on_task = published if official_input else published.on(*latents.shape(task), task.num_classes)
     network = changes.apply("network", on_task)
@@ -141,6 +144,22 @@ def _with_weights(config: RunConfig, backbone: Backbone, network: Network, guide
     guide = Guide(backbone=f"{backbone.name}-{size}", network=guide_network, weights_sha256=guided_by.sha256)
     guidance = config.protocol.guidance.model_copy(update={"guide": guide})
     return config.model_copy(update={"protocol": config.protocol.model_copy(update={"guidance": guidance})})
+
+
+def _by_content(latents: Latents, execution: Execution) -> tuple[Latents, Execution]:
+    """A VAE in a folder is known by what it holds, not by its place on this machine."""
+    if not isinstance(latents, VaeLatents) or not Path(latents.weights).is_dir():
+        return latents, execution
+    folder = Path(latents.weights).resolve()
+    files = sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
+    digest = hashlib.sha256(b"".join(_digest(path) for path in files)).hexdigest()[:12]
+    named = latents.model_copy(update={"weights": f"{folder.name} [{digest}]"})
+    return named, execution.model_copy(update={"vae": str(folder)})
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _in_force(protocol: Protocol) -> Protocol:

@@ -110,7 +110,7 @@ class PixelLatents(Frozen):
 class VaeLatents(Frozen):
     """Stable Diffusion's VAE: posterior samples times `scale` in training, as DiT and SiT.
 
-    `weights` is a hub id or the path of a folder in diffusers' format.
+    `weights` is a hub id, or what a folder in diffusers' format is called here, with the start of its SHA-256.
     """
 
     kind: Literal["sd-vae"]
@@ -339,6 +339,7 @@ class Execution(Frozen):
     data: str | None = None
     weights: str | None = None
     guide: str | None = None
+    vae: str | None = None
     results: str = "results"
     runs: str = "runs"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.backbone import Backbone
 from harness.errors import UserError, unknown_name
-from harness.folder import list_images
+from harness.folder import list_images, training_images
 from harness.spec import (
     DdpmSampler,
     Guidance,
@@ -124,7 +124,7 @@ def _imagenet(image_size: int) -> Callable[[Path | None], Located]:
 
     def locate(data: Path | None) -> Located:
         if data is not None:
-            return _listed(name, image_size, data / "train" if (data / "train").is_dir() else data)
+            return _listed(name, image_size, training_images(data))
         task = Task(
             name=name,
             channels=3,

@@ -92,7 +92,7 @@ def test_evaluations_are_counted_not_steps(
     assert cost.evaluations(quick_config(tmp_path, backbone, preset, *changes)) == expected
 
 
-@pytest.mark.parametrize("backbone", ["sit", "dit"])
+@pytest.mark.parametrize("backbone", ["sit", "dit", "jit", "rae-dit"])
 def test_the_count_of_evaluations_is_what_really_happens(tmp_path: Path, backbone: str) -> None:
     from harness.build import build
     from harness.sample import sample

@@ -53,12 +53,15 @@ def test_every_picture_is_the_one_that_its_record_names(records: list[Stored]) -
 
 
 def test_the_matrix_is_complete(records: list[Stored]) -> None:
-    """{sit, dit} x {none, denoiser} x 3 seeds on the digits, every arm with its matched one."""
+    """{sit, dit} x {none, denoiser} x 3 seeds, the other backbones at least once, each arm with its matched one."""
     ids = {each.record.run_id for each in records}
     for backbone in ("sit", "dit"):
         for preset in ("none", "denoiser"):
             seeds = [r.config.seed for r in _of(records, backbone, preset)]
             assert set(seeds) >= {0, 1, 2}
+    for backbone in ("jit", "pdit", "rae-dit", "rae-dit-dh"):
+        assert _of(records, backbone, "none")
+        assert _of(records, backbone, "dsr")
     for each in records:
         assert each.record.config.without_registers().run_id in ids, f"{each.path.name} has no matched arm"
 

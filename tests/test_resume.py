@@ -70,6 +70,36 @@ def _in(config: RunConfig, place: Path) -> object:
     return config.execution.model_copy(update={"runs": str(place / "runs")})
 
 
+def test_dropout_a_second_average_and_dropped_registers_survive_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.source import training_batch
+
+    sets = ("network.dropout=0.5", "recipe.second_ema_decay=0.8", "registers.guidance.drop_probability=0.5")
+    whole, broken = (quick_config(tmp_path / n, "jit", "register-guidance", *sets, "recipe.steps=30") for n in "ab")
+    run(whole)
+    monkeypatch.setattr("harness.train.LOG_EVERY", 4)
+    monkeypatch.setattr("harness.checkpoint.SECONDS_BETWEEN", 0.0)
+    calls = []
+
+    def stops_at_the_tenth(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return training_batch(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("harness.train.training_batch", stops_at_the_tenth)
+    with pytest.raises(KeyboardInterrupt):
+        run(broken)
+    run(broken)
+    assert 30 < len(calls) < 40, "it went on, and did not start anew"
+    assert _bytes(whole) == _bytes(broken)
+    first, second = (
+        (Path(c.execution.runs) / c.run_id / "weights-second-ema.safetensors").read_bytes() for c in (whole, broken)
+    )
+    assert first == second != _bytes(whole)[0]
+
+
 def test_weights_and_samples_are_equal_after_a_stop_in_sampling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +125,7 @@ def test_weights_and_samples_are_equal_after_a_stop_in_sampling(
     assert _bytes(whole) == _bytes(broken)
 
 
-@pytest.mark.parametrize("backbone", ["sit", "dit"])
+@pytest.mark.parametrize("backbone", ["sit", "dit", "jit", "rae-dit-dh"])
 def test_an_image_does_not_depend_on_its_batch(tmp_path: Path, backbone: str) -> None:
     config = quick_config(tmp_path, backbone, "denoiser", "protocol.num_images=150")
     run(config)
