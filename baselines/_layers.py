@@ -155,6 +155,8 @@ class Attention(MixesTokens):
         N, L, D = tokens_NLD.shape
         qkv = self.qkv(tokens_NLD).view(N, L, 3, self.num_heads, self.head_width)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        if self.float32_logits:
+            q, k = q.float(), k.float()
         q, k = rotary(self.q_norm(q)), rotary(self.k_norm(k))
         if self.float32_logits and not tokens_NLD.is_meta:
             with torch.autocast(tokens_NLD.device.type, enabled=False):

@@ -101,7 +101,7 @@ def objective(network: Network) -> FlowObjective:
     The official shift stays that of latents 768 wide when only their width differs (So400M, 1152 wide).  Latents too
     small for the formula, which would move towards data, are left alone.
     """
-    published = network.input_size in (16, 32)
+    published = network.input_size in (16, 32) and network.in_channels >= LATENTS.channels
     dimension = network.input_size**2 * (LATENTS.channels if published else network.in_channels)
     return FlowObjective(
         kind="flow",

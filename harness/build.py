@@ -6,6 +6,7 @@ import dsr
 from dsr.official import OfficialLayout, layout
 from harness import registry
 from harness.denoiser import Denoiser
+from harness.errors import UserError
 from harness.metrics import cost
 from harness.released import Released, locate, mapping, read_released, require_same_network
 from harness.spec import RegisterConfig, RunConfig, Weights
@@ -30,9 +31,14 @@ def identify(config: RunConfig, place: str) -> Weights:
     return Weights(name=released.name, sha256=released.sha256, entry=released.entry)
 
 
-def load_released(config: RunConfig, denoiser: Denoiser, place: str) -> None:
-    """Put a released model's weights, by whatever official names, into a denoiser of this configuration."""
+def load_released(config: RunConfig, denoiser: Denoiser, place: str, sha256: str) -> None:
+    """Put a released model's weights, by whatever official names, into a denoiser of this configuration.
+
+    Raises UserError where the file is no longer the one with this digest.
+    """
     released, official = read_released(locate(place)), layout(config.registers, denoiser)
+    if released.sha256 != sha256:
+        raise UserError(f"{place} changed while the run was being prepared", "run the command again when it is still")
     require_same_network(released, config.network)
     denoiser.load_state_dict(fitted(denoiser, released.state, official.names, official.derived), strict=True)
 
@@ -45,7 +51,7 @@ def build_guide(config: RunConfig) -> Denoiser | None:
     assert place is not None, "a guide without a place"
     plain = config.model_copy(update={"network": guide.network, "registers": RegisterConfig()})
     denoiser = build(plain)
-    load_released(plain, denoiser, place)
+    load_released(plain, denoiser, place, guide.weights_sha256)
     return denoiser.requires_grad_(requires_grad=False)
 
 

@@ -123,7 +123,7 @@ def _random_states() -> State:
     """The generators that a network may draw from by itself; the harness's own numbers need no state."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, gauss_next = random.getstate()
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     return {
         "torch": torch.get_rng_state(),
         "cuda": cuda,
@@ -134,8 +134,8 @@ def _random_states() -> State:
 
 def _restore_random_states(states: State) -> None:
     torch.set_rng_state(states["torch"])
-    if states["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    if states["cuda"] is not None and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
     kind, keys, position, has_gauss, gauss = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, internal, gauss_next = states["python"]

@@ -55,10 +55,25 @@ def load(task: Task, folder: Path | None, cache: Path) -> Images:
     if task.name == "digits":
         return digits()
     assert folder is not None, f"task {task.name} was resolved without a folder"
-    listing = list_images(folder if task.name == "folder" else training_images(folder))
-    if listing.fingerprint != task.data_fingerprint:
-        raise UserError(f"{folder} changed while the run was being prepared", "run the command again when it is still")
+    listing = _listing(task, folder)
     return _decode(listing, task, cache / f"{listing.fingerprint}-{task.channels}x{task.image_size}")
+
+
+def load_few(task: Task, folder: Path | None, count: int) -> Images:
+    """At most `count` images, spread evenly over the task's, decoded here and now: what probing needs, and no more.
+
+    Raises UserError where one of them is unreadable.
+    """
+    if task.name == "digits":
+        return digits()
+    assert folder is not None, f"task {task.name} was resolved without a folder"
+    listing = _listing(task, folder)
+    chosen = np.linspace(0, len(listing.images) - 1, min(count, len(listing.images))).astype(np.int64)
+    decoded = [_try_read(listing.images[index][0], task) for index in chosen]
+    if unreadable := [index for index, image in zip(chosen, decoded, strict=True) if image is None]:
+        raise UserError(f"{listing.images[unreadable[0]][0]} holds no readable image", "repair or remove it")
+    labels = np.array([listing.images[index][1] for index in chosen], np.int64)
+    return Images([np.stack([image for image in decoded if image is not None])], labels)
 
 
 @lru_cache(maxsize=1)
@@ -69,6 +84,13 @@ def digits() -> Images:
     bunch = load_digits()
     pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     return Images([pixels], bunch.target.astype(np.int64))
+
+
+def _listing(task: Task, folder: Path) -> Listing:
+    listing = list_images(folder if task.name == "folder" else training_images(folder))
+    if listing.fingerprint != task.data_fingerprint:
+        raise UserError(f"{folder} changed while the run was being prepared", "run the command again when it is still")
+    return listing
 
 
 def _decode(listing: Listing, task: Task, cache: Path) -> Images:

@@ -211,7 +211,7 @@ class Flow:
             case "velocity":
                 return predicted
             case "data":
-                return (predicted - x) / self._divisor(t)
+                return (self._clipped(predicted) - x) / self._divisor(t)
             case "score":
                 return self.velocity_from_score(predicted, x, t)
             case "noise":
@@ -341,6 +341,10 @@ class Flow:
             return t
         share = 1 - t
         return 1 - a * share / (1 + (a - 1) * share)
+
+    def _clipped(self, data: Tensor) -> Tensor:
+        most = self.objective.clip_prediction
+        return data if most is None else data.clamp(-most, most)
 
     def _divisor(self, t: Tensor) -> Tensor:
         return (1 - t).clamp(min=self.objective.least_divisor)

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.floating[Any]]
 
 GAP, GAP_GREY = 2, 96
 
@@ -48,31 +50,32 @@ def to_unit(pixels: Pixels) -> Values:
     return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def _round(values: Values) -> Values:
-    grey: Values = np.rint((values + np.float32(1)) / np.float32(2) * np.float32(255))
+def _round(values: Numbers) -> Numbers:
+    grey: Numbers = np.rint((values + np.float32(1)) / np.float32(2) * np.float32(255))
     return grey
 
 
-def _truncate_128(values: Values) -> Values:
-    grey: Values = np.trunc(np.float32(127.5) * values + np.float32(128))
+def _truncate_128(values: Numbers) -> Numbers:
+    grey: Numbers = np.trunc(np.float32(127.5) * values + np.float32(128))
     return grey
 
 
-def _truncate_255(values: Values) -> Values:
-    grey: Values = np.trunc((values + np.float32(1)) / np.float32(2) * np.float32(255))
+def _truncate_255(values: Numbers) -> Numbers:
+    unit = ((values.astype(np.float64) + 1) / 2).astype(np.float32)
+    grey: Numbers = np.trunc(unit * np.float32(255))
     return grey
 
 
 # round: JiT.  truncate-128: DiT and SiT.  truncate-255: RAE and DSR.  They differ by up to one grey level, which moves
 # a Fréchet distance, so a protocol names its rule.
-UINT8_RULES: Mapping[str, Callable[[Values], Values]] = {
+UINT8_RULES: Mapping[str, Callable[[Numbers], Numbers]] = {
     "round": _round,
     "truncate-128": _truncate_128,
     "truncate-255": _truncate_255,
 }
 
 
-def to_uint8(values: Values, rule: str) -> Pixels:
+def to_uint8(values: Numbers, rule: str) -> Pixels:
     """[-1, 1] to 0..255 under a named rule; values outside are clipped."""
     return UINT8_RULES[rule](values).clip(0, 255).astype(np.uint8)
 

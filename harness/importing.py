@@ -27,12 +27,12 @@ class Import:
     def shown(self) -> dict[str, Any]:
         """For machines."""
         about = {"name": self.released.name, "entry": self.released.entry, "sha256": self.released.sha256}
-        rows = [{"official": r.official, "ours": r.ours, "shape": list(r.shape), "status": r.status} for r in self.rows]
+        rows = [{"official": r.official, "ours": r.ours, "shape": r.shape, "status": r.status} for r in self.rows]
         return about | {"written": str(self.written) if self.written else None, "keys": rows}
 
     def report(self) -> str:
         """For people: a line for each key, then the counts."""
-        lines = [[row.official, row.ours, " x ".join(map(str, row.shape)), row.status] for row in self.rows]
+        lines = [[row.official, row.ours, row.shape, row.status] for row in self.rows]
         counts = ", ".join(f"{count} {status}" for status, count in Counter(row.status for row in self.rows).items())
         head = f"{self.released.name} ({self.released.entry}), SHA-256 {self.released.sha256}"
         foot = f"written to {self.written}" if self.written else "nothing was written"
@@ -58,6 +58,6 @@ def import_weights(config: RunConfig, place: str, out: Path | None) -> Import:
     fits = all(row.status in FITTING for row in rows)
     if out is not None and fits:
         denoiser = build(config)
-        load_released(config, denoiser, place)
+        load_released(config, denoiser, place, released.sha256)
         write_bytes(out, save({name: value.contiguous() for name, value in denoiser.state_dict().items()}))
     return Import(released, rows, out if fits else None)

@@ -202,14 +202,14 @@ def _in_tiles(network: Callable[[Tensor], Tensor], inputs: Tensor, tile: int) ->
 @contextmanager
 def _full_float32(device: torch.device) -> Iterator[None]:
     """Neither autocast nor TF32, whose error of a thousandth may exceed the width of a VAE's posterior."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    products = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
     exact_convolutions = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     try:
         with torch.autocast(device.type, enabled=False), exact_convolutions:
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        torch.backends.cuda.matmul.allow_tf32 = products
 
 
 def _rotation(size: int) -> Tensor:

@@ -24,7 +24,7 @@ from harness.objective import is_adaptive
 from harness.progress import say
 from harness.records import Measurement, OutlierStatistics, Provenance, RunRecord, SampleGrid
 from harness.sample import Sampled, label_of, sample_all
-from harness.source import open_source
+from harness.source import Source, open_source
 from harness.spec import Latents, RunConfig, StandInLatents, VaeLatents
 from harness.stopwatch import Stopwatch
 from harness.store import record_name
@@ -51,22 +51,26 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     machine = _find_machine(config)
     codec = codec_of(_placed(config), config.task, machine.device)
     folder = Path(config.execution.data) if config.execution.data else None
-    images = data.load(config.task, folder, Path(config.execution.runs) / "images")
-    source = open_source(config, images, codec)
+    guide = build_guide(config)
     denoiser = build(config).to(machine.device)
-    findings = _Findings(cost.measurements(config, size_of(config)), [*images.notes, *_latent_notes(config, codec)])
+    findings = _Findings(cost.measurements(config, size_of(config)), _latent_notes(config, codec))
     if config.weights is None:
+        images = data.load(config.task, folder, Path(config.execution.runs) / "images")
+        findings.notes += images.notes
+        source = open_source(config, images, codec)
         checkpoints = Checkpoints(space.checkpoints, _origin(machine.provenance))
         training = train(config, denoiser, source, checkpoints, machine.precision)
         findings.notes += checkpoints.notes
         findings.measurements.append(cost.duration("train_seconds", training.seconds))
     else:
+        source = Source(data.load_few(config.task, folder, config.protocol.outlier_images), codec)
         training = _load(config, denoiser, findings)
     if _is_finite(denoiser, training):
         _keep_weights(denoiser.state_dict(), space.weights)
         if training.second_ema:
             _keep_weights({**denoiser.state_dict(), **training.second_ema}, space.second_weights)
-        _sample_and_judge(config, space, Sampled(denoiser, codec, _guide(config, machine)), machine, findings)
+        made_from = Sampled(denoiser, codec, guide and guide.to(machine.device))
+        _sample_and_judge(config, space, made_from, machine, findings)
     if findings.samples is not None:
         findings.statistics = outliers.probe(config, denoiser, source)
         findings.measurements += outliers.summary(findings.statistics)
@@ -88,7 +92,7 @@ def _load(config: RunConfig, denoiser: Denoiser, findings: _Findings) -> Trainin
     """No training: the weights of a released model."""
     assert config.weights is not None, "nothing to load"
     assert config.execution.weights is not None, "released weights without a place"
-    load_released(config, denoiser, config.execution.weights)
+    load_released(config, denoiser, config.execution.weights, config.weights.sha256)
     findings.notes.append(f"not trained here: {config.weights.name} ({config.weights.entry})")
     return Training(torch.empty(0), 0.0, None)
 
@@ -99,11 +103,6 @@ def _placed(config: RunConfig) -> Latents:
         return config.latents
     assert isinstance(config.latents, VaeLatents), "a place for a VAE that the run has not"
     return config.latents.model_copy(update={"weights": config.execution.vae})
-
-
-def _guide(config: RunConfig, machine: Machine) -> Denoiser | None:
-    guide = build_guide(config)
-    return guide if guide is None else guide.to(machine.device)
 
 
 def _latent_notes(config: RunConfig, codec: Codec) -> list[str]:

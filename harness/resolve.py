@@ -30,6 +30,7 @@ from harness.spec import (
 )
 
 LONGEST_LAST_STEP = 0.9
+VAE_CHANNELS = 3
 DEFAULT_TASK = "digits"
 
 
@@ -97,6 +98,10 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
     size = size or definition.size_of(backbone, task)
     latents = changes.apply("latents", definition.latents(backbone), Latents)
     latents, execution = _by_content(latents, execution)
+    if isinstance(latents, VaeLatents) and task.channels != VAE_CHANNELS:
+        raise UserError(
+            f"SD-VAE encodes RGB images, and those of {task.name} have {task.channels} channel", "use --task folder"
+        )
     published = backbone.size(size)
     on_task = published if official_input else published.on(*latents.shape(task), task.num_classes)
     network = changes.apply("network", on_task)
@@ -135,6 +140,10 @@ def _with_weights(config: RunConfig, backbone: Backbone, network: Network, guide
         config = config.model_copy(update={"weights": identify(config, execution.weights)})
     if execution.guide is None:
         return config
+    if config.protocol.guidance == Guidance():
+        raise UserError(
+            "a guide changes nothing at a scale of 1", "add --set protocol.guidance.scale=1.42 (RAE's), or drop --guide"
+        )
     size = guide_size or config.size
     smaller = backbone.size(size).on(network.in_channels, network.input_size, network.num_classes)
     guide_network = smaller.model_dump()
@@ -148,9 +157,9 @@ def _with_weights(config: RunConfig, backbone: Backbone, network: Network, guide
 
 def _by_content(latents: Latents, execution: Execution) -> tuple[Latents, Execution]:
     """A VAE in a folder is known by what it holds, not by its place on this machine."""
-    if not isinstance(latents, VaeLatents) or not Path(latents.weights).is_dir():
+    if not isinstance(latents, VaeLatents) or not Path(latents.weights).expanduser().is_dir():
         return latents, execution
-    folder = Path(latents.weights).resolve()
+    folder = Path(latents.weights).expanduser().resolve()
     files = sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
     digest = hashlib.sha256(b"".join(_digest(path) for path in files)).hexdigest()[:12]
     named = latents.model_copy(update={"weights": f"{folder.name} [{digest}]"})

@@ -100,7 +100,7 @@ def sample_all(
                     return None
                 write_array(file, to_uint8(values, config.protocol.uint8_rule))
                 on_part()
-            parts.append(read_array(file))
+            parts.append(read_array(file, mapped=True))
             progress.advance(stop - start)
     return np.concatenate(parts)
 

@@ -20,8 +20,9 @@ def learning_rate(recipe: Recipe, step: float) -> float:
                 return full * step / warm
             case "flat":
                 return full
-    if recipe.decay == "none" or recipe.decay_end is None:
+    if recipe.decay == "none":
         return full
-    share = min((step - warm) / max(recipe.decay_end - warm, 1), 1.0)
+    end = recipe.steps if recipe.decay_end is None else recipe.decay_end
+    share = 1.0 if step >= end else (step - warm) / (end - warm)
     left = 1 - share if recipe.decay == "linear" else 0.5 * (1 + math.cos(math.pi * share))
     return recipe.final_learning_rate + (full - recipe.final_learning_rate) * left

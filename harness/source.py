@@ -44,15 +44,16 @@ class Source:
         moments = torch.from_numpy(self._moments(indices, flipped)).to(self.codec.device)
         if self.moments is None:
             moments = self.codec.moments(moments)
-        if noise is None:
-            noise = np.zeros(self._noise_shape(len(indices)), np.float32)
-        return self.codec.latents(moments, torch.from_numpy(noise).to(self.codec.device))
+        drawn = moments.new_zeros(()) if noise is None else torch.from_numpy(noise).to(self.codec.device)
+        return self.codec.latents(moments, drawn)
 
     def posterior_noise(self, seed: int, step: int, count: int) -> Values | None:
         """The draws of one training step, where the codec makes any."""
         if not self.codec.draws:
             return None
-        return generator(seed, Stream.POSTERIOR, step).standard_normal(self._noise_shape(count), dtype=np.float32)
+        channels, height, width = self.codec.moments_shape
+        shape = (count, channels // 2, height, width)
+        return generator(seed, Stream.POSTERIOR, step).standard_normal(shape, dtype=np.float32)
 
     def _moments(self, indices: Indices, flipped: npt.NDArray[np.bool_]) -> Values:
         if self.moments is not None:
@@ -60,10 +61,6 @@ class Source:
         pixels = to_unit(self.images.pixels(indices))
         pixels[flipped] = pixels[flipped, :, :, ::-1]
         return pixels
-
-    def _noise_shape(self, count: int) -> tuple[int, int, int, int]:
-        channels, height, width = self.codec.moments_shape
-        return (count, channels // 2 if self.codec.draws else channels, height, width)
 
 
 def open_source(config: RunConfig, images: Images, codec: Codec) -> Source:

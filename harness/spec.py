@@ -40,7 +40,8 @@ class DenoiserRegisters(Frozen):
 class RegisterGuidance(Frozen):
     """Steer by what the registers do: training steps drop them with `drop_probability`, sampling extrapolates.
 
-    v = v_without + scale (v_with - v_without).  A scale of 1 asks for no second forward pass.
+    v = v_without + scale (v_with - v_without), which at a scale of 1 asks for no second forward pass.  Together with
+    guidance by a class it is that guidance + scale (v_with - v_without), as published: there 0 changes nothing.
     """
 
     drop_probability: BelowOne = 0.1
@@ -161,10 +162,10 @@ class FlowObjective(Frozen):
     The epsilons keep training and sampling away from the ends where formulas diverge (None: the official values); a
     velocity on the linear or the GVP path needs none and ignores them.  "logit-normal" times are sigmoid(time_mean +
     time_std n), n normal.  A `time_shift` a moves all times towards noise: 1 - t becomes a (1 - t) / (1 + (a - 1)
-    (1 - t)) (SD3, RAE).  A data
-    prediction x gives the velocity (x - x_t) / max(1 - t, least_divisor); its loss compares that with the true
-    velocity, or with `clamped_target` with the data's under the same divisor (JiT).  `toward_noise` says that the
-    network counts time from data to noise and its velocity that way, as RAE and DSR do.
+    (1 - t)) (SD3, RAE).  A data prediction x gives the velocity (x - x_t) / max(1 - t, least_divisor), in sampling
+    clipped to +- `clip_prediction`; its loss compares that with the true velocity, or with `clamped_target` with the
+    data's under the same divisor (JiT).  `toward_noise` says that the network counts time from data to noise and its
+    velocity that way, as RAE and DSR do.
     """
 
     kind: Literal["flow"]
@@ -179,6 +180,7 @@ class FlowObjective(Frozen):
     time_shift: PositiveFloat = 1.0
     noise_scale: PositiveFloat = 1.0
     least_divisor: PositiveFloat = 0.05
+    clip_prediction: PositiveFloat | None = None
     clamped_target: bool = False
     toward_noise: bool = False
 
@@ -253,10 +255,11 @@ class Recipe(Frozen):
     """How the denoiser is trained.
 
     During the first `warmup_steps` W the rate is (step + 1) / W of the full one, step / W "from-zero" (JiT), or the
-    full one, "flat" (RAE); after them it stays, or falls to `final_learning_rate` at step `decay_end`.  `precision` is
-    the autocast type; "tf32" is float32 with an accelerator's TF32 matrix products, "auto" is bf16 on an accelerator
-    that has it, float32 elsewhere.  A second EMA is kept beside the one that is measured.  `trains_fixed_tables` also
-    trains what is fixed by construction, position tables and Fourier features, as the RAE and DSR trainers do.
+    full one, "flat" (RAE); after them it stays, or falls to `final_learning_rate` at step `decay_end`, None the last.
+    `precision` is the autocast type; "tf32" is float32 with an accelerator's TF32 matrix products, "auto" is bf16 on an
+    accelerator that has it, float32 elsewhere.  A second EMA is kept beside the one that is measured.
+    `trains_fixed_tables` also trains what is fixed by construction, position tables and Fourier features, as the RAE
+    and DSR trainers do.
     """
 
     steps: PositiveInt

@@ -51,7 +51,8 @@ def train(
     """Train in place; afterwards the denoiser holds its EMA weights.
 
     Data, noise, times and dropped labels of a step are functions of (seed, step), so that a training which was killed
-    and resumed ends with the same bytes, and arms that differ in registers alone see the same numbers.  A loss that
+    and resumed ends with the same bytes, and arms that differ in registers alone see the same numbers.  Dropout inside
+    a network (JiT-H) draws from torch's own generator, which checkpoints keep, but arms do not share.  A loss that
     is not finite ends the training, and is a result: `diverged_at_step`.
     """
     session = _Session(config, denoiser, checkpoints)

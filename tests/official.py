@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor, nn
+
 import dsr
 from baselines._dit import build_dit, build_sit
 from baselines._jit import build_jit
 from baselines._rae import build_headed, build_lightning
 from dsr.official import OfficialLayout, layout
 from harness.denoiser import Denoiser
-from harness.flow import Flow
+from harness.flow import Flow, VpPath
 from harness.spec import AttentionVariant, DenoiserRegisters, FlowObjective, OdeSampler, RegisterConfig, SdeSampler
 
 REVERSED = ("RAE", "DSR")
@@ -22,6 +24,26 @@ _OPTIONS = {
 _SAME = ("input_size", "patch_size", "in_channels", "num_classes", "depth", "num_heads", "mlp_ratio", "learn_sigma")
 
 
+_DIT = {"input_size": 32, "patch_size": 2, "in_channels": 4, "hidden_size": 1152, "depth": 28, "num_heads": 16}
+_RAE = {"input_size": 16, "patch_size": 1, "in_channels": 768, "num_classes": 1000}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "DiT": _DIT | {"num_classes": 1000},
+    "SiT": _DIT | {"num_classes": 1000},
+    "JiT": {
+        "input_size": 256,
+        "patch_size": 16,
+        "in_channels": 3,
+        "hidden_size": 1024,
+        "depth": 24,
+        "num_heads": 16,
+        "num_classes": 1000,
+        "bottleneck_dim": 128,
+        "in_context_len": 32,
+        "in_context_start": 8,
+    },
+    "LightningDiT": _RAE | {"hidden_size": 1152, "depth": 28, "num_heads": 16},
+    "DDT": _RAE | {"hidden_size": [1152, 2048], "depth": [28, 2], "num_heads": [16, 16]},
+}
 _BUILDERS = {
     "DiT": build_dit,
     "SiT": build_sit,
@@ -33,7 +55,9 @@ _BUILDERS = {
 
 def network_of(arch: str, constructor: Mapping[str, Any]) -> tuple[Denoiser, OfficialLayout]:
     """A network from the official constructor's arguments, registers attached, and its official layout."""
-    given = dict(constructor)
+    given = dict(_DEFAULTS[arch.removesuffix("+registers")]) | dict(constructor)
+    given.pop("use_gembed", None)
+    has_last_norm = not given.pop("final_no_ln", False)
     registers = _registers(given)
     kind = arch.removesuffix("+registers")
     network = {name: given.pop(name) for name in _SAME if name in given}
@@ -41,6 +65,8 @@ def network_of(arch: str, constructor: Mapping[str, Any]) -> tuple[Denoiser, Off
     if kind == "JiT":
         network["bottleneck"] = given.pop("bottleneck_dim")
         network |= {name: given.pop(name) for name in ("in_context_len", "in_context_start")}
+        network["dropout"] = given.pop("proj_drop", 0.0)
+        given.pop("attn_drop", None)
     else:
         network["null_class"] = given.pop("class_dropout_prob", 0.1) > 0
     if kind in ("LightningDiT", "DDT"):
@@ -51,6 +77,8 @@ def network_of(arch: str, constructor: Mapping[str, Any]) -> tuple[Denoiser, Off
         network |= {f"head_{name}": value for name, value in _heads(network).items()}
     assert not given, f"constructor arguments that have no translation: {given}"
     denoiser = _BUILDERS[kind](network)
+    if not has_last_norm:
+        denoiser.final_layer.norm_final = nn.Identity()  # type: ignore[union-attr]
     dsr.attach(registers, denoiser)
     return denoiser, layout(registers, denoiser)
 
@@ -90,15 +118,44 @@ def flow_of(
         "path": create.get("path_type", "Linear").lower(),
         "prediction": prediction or create.get("prediction", "velocity"),
         "loss_weight": create.get("loss_weight") or weight,
-        "training_epsilon": create.get("train_eps"),
-        "sampling_epsilon": create.get("sample_eps"),
+        "training_epsilon": create.get("train_eps") or None,
+        "sampling_epsilon": create.get("sample_eps") or None,
+        "clip_prediction": create.get("clamp_pred") or params.get("sample", {}).get("clamp_pred"),
         "time_distribution": kind,
         "time_mean": sign * mean,
         "time_std": std,
         "time_shift": create.get("time_dist_shift", 1.0),
         "toward_noise": is_reversed(params),
     }
-    return Flow(FlowObjective.model_validate(objective))
+    flow = Flow(FlowObjective.model_validate(objective))
+    if flow.is_vp and is_reversed(params):
+        flow.path = _SwappedVp()
+    return flow
+
+
+class _SwappedVp:
+    """RAE's and DSR's VP path: SiT's alpha and sigma swapped at the same t, drifts as they were; no model uses it."""
+
+    _vp = VpPath()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._vp.sigma(1 - t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self._vp.alpha(1 - t)
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        return -self._vp.d_sigma(1 - t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        return -self._vp.d_alpha(1 - t)
+
+    def log_slope(self, t: Tensor) -> Tensor:
+        return self.d_alpha(t) / self.alpha(t)
+
+    def drift(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        mean, variance = self._vp.drift(x, 1 - t)
+        return -mean, -variance
 
 
 def ode_sampler(sample: Mapping[str, Any]) -> OdeSampler:

@@ -24,8 +24,8 @@ TOP_CHANNELS = 3
 def probe(config: RunConfig, denoiser: Denoiser, source: Source) -> list[OutlierStatistics]:
     """Statistics of every block at every noise level of the protocol, on images spread evenly over the data.
 
-    Float32, true labels, no guidance, posterior means of a VAE; the noise of probe image i depends on (seed, i) and is
-    the same at all levels.
+    Float32 (TF32 products where the recipe has them), true labels, no guidance, posterior means of a VAE; the noise of
+    probe image i depends on (seed, i) and is the same at all levels.
     A block whose norms are no numbers has no statistics.
     """
     device = next(denoiser.parameters()).device
