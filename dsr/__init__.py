@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from harness.attention import MixesTokens
     from harness.denoiser import Denoiser
 
-_MAKERS = {
-    "pixels": "no encoder: the denoiser sees pixels",
-    "sd-vae": "a convolutional VAE",
-    "stand-in": "a fixed rotation of patches, a stand-in for an encoder",
-    "rae": "an encoder whose registers are not in this version yet",
+_WITHOUT_ENCODER = {
+    "pixels": "works on pixels: there is no transformer",
+    "sd-vae": "works on the latents of a convolutional VAE: there is no transformer",
+    "stand-in": "works on patches under a fixed rotation: there is no transformer",
+    "rae": "works on an encoder's latents, which this version cannot make: there is no transformer yet",
 }
 
 
@@ -34,8 +34,7 @@ def configure(preset: str, backbone: Backbone, network: Network, latents: Latent
     absent: tuple[Stage, ...] = ("encoder",) if "encoder" in stages else ()
     if absent and absent == stages:
         raise UserError(
-            f"{backbone.title}'s latents come from {_MAKERS[latents.kind]}: "
-            "there is no transformer that encoder registers could be put into",
+            f"{backbone.title} {_WITHOUT_ENCODER[latents.kind]} that encoder registers could be put into",
             "use --registers denoiser, or dsr, which is then the denoiser stage alone",
         )
     fields = PRESETS[preset].fields(network)

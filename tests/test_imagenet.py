@@ -207,6 +207,33 @@ def test_autoguidance_takes_its_weaker_network_from_a_file(tmp_path: Path) -> No
     assert guided["fd_digits"] != unguided["fd_digits"]
 
 
+def test_a_guide_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
+    weights = _finished(tmp_path, "rae-dit-dh")
+    said = harness(*quick_words("rae-dit-dh"), "--guide", str(weights), cwd=tmp_path)
+    assert said.code == 2
+    assert "protocol.guidance.scale" in said.err
+
+
+def test_a_released_model_needs_no_more_images_than_are_probed(tmp_path: Path) -> None:
+    """ImageNet is not decoded, nor encoded, to measure a model that is not trained on it here."""
+    data, vae = _imagenet(tmp_path), _tiny_vae(tmp_path / "vae")
+    changes = (*SMALL, f"latents.weights={vae}", "sampler.method=euler", "sampler.points=3")
+    execution = Execution(data=str(data), results=str(tmp_path / "results"), runs=str(tmp_path / "runs"), threads=1)
+    trained = resolve(Request("sit", "none", "imagenet256", size="tiny", changes=changes, execution=execution))
+    run(trained)
+    elsewhere = execution.model_copy(
+        update={
+            "weights": str(tmp_path / "runs" / trained.run_id / "weights.safetensors"),
+            "runs": str(tmp_path / "others"),
+        }
+    )
+    released = resolve(Request("sit", "none", "imagenet256", size="tiny", changes=changes, execution=elsewhere))
+    outcome = run(released)
+    assert outcome.record.outliers
+    assert not (tmp_path / "others" / "images").exists()
+    assert not (tmp_path / "others" / "latents").exists()
+
+
 def test_a_guide_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     weights = _finished(tmp_path, "rae-dit-dh")
     words = [*quick_words("rae-dit-dh", "none", "protocol.guidance.scale=1.5"), "--guide", str(weights)]
