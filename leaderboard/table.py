@@ -1,6 +1,7 @@
 """A task's measured results as a Markdown table: the README's is made here."""
 
 import contextlib
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from leaderboard import queries
 from leaderboard.intervals import half_width
 
 HEADLINE, SECOND, OUTLIERS = "fd_digits", "digits_accuracy", "outlier_max_over_median"
+NATIVE = re.compile(r" \+ \d+ native tokens")
 BEGIN, END = "<!-- table: {} -->", "<!-- end of table -->"
 
 
@@ -76,7 +78,8 @@ def _row(arm: pd.Series, accuracy: pd.Series, norms: pd.Series) -> str:
 
 
 def _registers(arm: pd.Series) -> str:
-    native = f" + {arm['stages'].partition(' + ')[2]}" if " + " in arm["stages"] else ""
+    found = NATIVE.search(arm["stages"])
+    native = found.group() if found else ""
     if arm["registers"] == "none":
         return f"none{native}"
     if pd.isna(arm["count"]):
