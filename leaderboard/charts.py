@@ -1,9 +1,15 @@
-"""The board's pictures (Okabe and Ito's colours, told apart by colour-blind readers too)."""
+"""The board's pictures (Tol's discrete rainbow, whose colours colour-blind readers can tell apart too)."""
 
 import altair as alt
 import pandas as pd
 
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
+COLOURS = [
+    *("#D1BBD7", "#AE76A3", "#882E72", "#1965B0", "#5289C7", "#7BAFDE", "#4EB265"),
+    *("#90C987", "#CAE0AB", "#F7F056", "#F6C141", "#F1932D", "#E8601C", "#DC050C"),
+]
+
+
+BELOW = alt.Legend(orient="bottom", columns=3)
 
 
 def quality_against_gflops(runs: pd.DataFrame, metric: str, better: str) -> alt.Chart:
@@ -15,11 +21,11 @@ def quality_against_gflops(runs: pd.DataFrame, metric: str, better: str) -> alt.
         .encode(
             x=alt.X("gflops:Q", title="GFLOPs of one forward pass", scale=alt.Scale(zero=False)),
             y=alt.Y("value:Q", title=f"{metric}{arrow}", scale=alt.Scale(zero=False)),
-            color=alt.Color("registers:N", scale=alt.Scale(range=COLOURS)),
-            shape=alt.Shape("backbone:N"),
+            color=alt.Color("registers:N", scale=alt.Scale(range=COLOURS), legend=BELOW),
+            shape=alt.Shape("backbone:N", legend=BELOW),
             tooltip=["backbone", "registers", "stages", "seed", "value", "difference", "gflops", "run_id"],
         )
-        .properties(height=300)
+        .properties(height=420)
     )
     return chart
 
