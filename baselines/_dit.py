@@ -11,6 +11,7 @@ from baselines._dit_sizes import DitNetwork, SitNetwork
 from baselines._layers import (
     Attention,
     Block,
+    ClassConditional,
     FinalLayer,
     GeluMlp,
     LabelEmbedding,
@@ -36,7 +37,7 @@ class DitBlock(Block):
         self.adaLN_modulation = Modulation(width, 6)
 
 
-class DiffusionTransformer(Denoiser):
+class DiffusionTransformer(ClassConditional):
     """DiT (arXiv 2212.09748): adaLN-Zero blocks over patches, conditioned on time plus class.
 
     forward: x (N, C, H, H), t (N,) as the family counts it, y (N,) integer labels to (N, predicted_channels, H, H).
@@ -58,10 +59,6 @@ class DiffusionTransformer(Denoiser):
         self.rotary = nn.Identity()
         self.blocks = nn.ModuleList(DitBlock(network) for _ in range(network.depth))
         self.final_layer = FinalLayer(network.width, network.patch_size**2 * self.output_channels, layer_norm)
-
-    def embed_label(self, y_N: Tensor) -> Tensor:
-        label_ND: Tensor = self.y_embedder(y_N)
-        return label_ND
 
     def embed(self, x_NCHW: Tensor, t_N: Tensor, label_ND: Tensor) -> tuple[Tensor, Tensor]:
         return self.x_embedder(x_NCHW) + self.pos_embed, self.t_embedder(t_N) + label_ND

@@ -14,6 +14,7 @@ from baselines._layers import (
     AttentionDesign,
     Block,
     BottleneckPatchEmbedding,
+    ClassConditional,
     FinalLayer,
     LabelEmbedding,
     Modulation,
@@ -42,7 +43,7 @@ class JitBlock(Block):
         self.adaLN_modulation = Modulation(width, 6)
 
 
-class JustImageTransformer(Denoiser):
+class JustImageTransformer(ClassConditional):
     """JiT (arXiv 2511.13720): from noisy pixels to the clean image, with class tokens in context from a block on.
 
     forward: x (N, C, H, H), t (N,) in [0, 1], y (N,) integer labels to the clean image (N, C, H, H).  The in-context
@@ -68,10 +69,6 @@ class JustImageTransformer(Denoiser):
         self.rotary = Rotary(side, network.width // network.num_heads, persistent=False)
         self.blocks = nn.ModuleList(JitBlock(network, index) for index in range(network.depth))
         self.final_layer = FinalLayer(network.width, network.patch_size**2 * network.in_channels, rms_norm)
-
-    def embed_label(self, y_N: Tensor) -> Tensor:
-        label_ND: Tensor = self.y_embedder(y_N)
-        return label_ND
 
     def embed(self, x_NCHW: Tensor, t_N: Tensor, label_ND: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         return self.x_embedder(x_NCHW) + self.pos_embed, (self.t_embedder(t_N) + label_ND, label_ND)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.attention import MixesTokens
+from harness.denoiser import Denoiser
 from harness.positions import sin_cos_2d
 
 FREQUENCIES = 128
@@ -122,6 +123,16 @@ class Rotary(nn.Module):
         even, odd = heads_NHLd.view(*heads_NHLd.shape[:-1], -1, 2).unbind(-1)
         turned = torch.stack([-odd, even], dim=-1).flatten(-2)
         return (heads_NHLd * cos_Ld + turned * sin_Ld).to(heads_NHLd.dtype)
+
+
+class ClassConditional(Denoiser):
+    """A denoiser whose classes are rows of a table."""
+
+    y_embedder: LabelEmbedding
+
+    def embed_label(self, y_N: Tensor) -> Tensor:
+        label_ND: Tensor = self.y_embedder(y_N)
+        return label_ND
 
 
 @dataclass(frozen=True)

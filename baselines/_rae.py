@@ -12,6 +12,7 @@ from baselines._layers import (
     Attention,
     AttentionDesign,
     Block,
+    ClassConditional,
     FinalLayer,
     FourierTimeEmbedding,
     GeluMlp,
@@ -42,7 +43,7 @@ class LightningBlock(Block):
         self.adaLN_modulation = Modulation(width, 6 if network.shift else 4)
 
 
-class LightningTransformer(Denoiser):
+class LightningTransformer(ClassConditional):
     """LightningDiT over representation latents (RAE, arXiv 2510.11690; DSR, arXiv 2605.05206).
 
     forward: x (N, C, G, G), t (N,) in [0, 1] with 1 for noise, y (N,) integer labels to (N, C, G, G).
@@ -64,10 +65,6 @@ class LightningTransformer(Denoiser):
         self.blocks = nn.ModuleList(LightningBlock(network, width, network.num_heads) for _ in range(network.depth))
         self.final_layer = FinalLayer(width, network.patch_size**2 * self.output_channels, _norm(network))
 
-    def embed_label(self, y_N: Tensor) -> Tensor:
-        label_ND: Tensor = self.y_embedder(y_N)
-        return label_ND
-
     def embed(self, x_NCHW: Tensor, t_N: Tensor, label_ND: Tensor) -> tuple[Tensor, Tensor]:
         return self.x_embedder(x_NCHW) + self.pos_embed, self.t_embedder(t_N) + label_ND
 
@@ -80,7 +77,7 @@ class LightningTransformer(Denoiser):
         return unpatchify(patches, self.network.patch_size, self.output_channels)[:, : self.network.in_channels]
 
 
-class HeadedTransformer(Denoiser):
+class HeadedTransformer(ClassConditional):
     """DiT-DH: a trunk whose tokens condition, one by one, a wide and shallow head (RAE, arXiv 2510.11690).
 
     forward: x (N, C, G, G), t (N,) in [0, 1] with 1 for noise, y (N,) integer labels to (N, C, G, G).  The head sees
@@ -109,10 +106,6 @@ class HeadedTransformer(Denoiser):
             + [LightningBlock(network, head_width, network.head_num_heads) for _ in range(network.head_depth)]
         )
         restart_linears(self)
-
-    def embed_label(self, y_N: Tensor) -> Tensor:
-        label_ND: Tensor = self.y_embedder(y_N)
-        return label_ND
 
     def embed(self, x_NCHW: Tensor, t_N: Tensor, label_ND: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         time_ND = self.t_embedder(t_N)

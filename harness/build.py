@@ -27,19 +27,29 @@ def build(config: RunConfig) -> Denoiser:
 
 def identify(config: RunConfig, place: str) -> Weights:
     """Which released model is at a path or hub id; raises UserError unless it fits the network key by key."""
-    released = _fitting(config, place)
+    released = read_released(locate(place))
+    put_into(config, build(config), released)
     return Weights(name=released.name, sha256=released.sha256, entry=released.entry)
 
 
 def load_released(config: RunConfig, denoiser: Denoiser, place: str, sha256: str) -> None:
-    """Put a released model's weights, by whatever official names, into a denoiser of this configuration.
+    """Put the released model at a place into a denoiser of this configuration.
 
     Raises UserError where the file is no longer the one with this digest.
     """
-    released, official = read_released(locate(place)), layout(config.registers, denoiser)
+    released = read_released(locate(place))
     if released.sha256 != sha256:
         raise UserError(f"{place} changed while the run was being prepared", "run the command again when it is still")
+    put_into(config, denoiser, released)
+
+
+def put_into(config: RunConfig, denoiser: Denoiser, released: Released) -> None:
+    """Give a denoiser of this configuration a released model's weights, by whatever official names.
+
+    Raises UserError unless they fit, key by key and in the dimensions that the release states.
+    """
     require_same_network(released, config.network)
+    official = layout(config.registers, denoiser)
     denoiser.load_state_dict(fitted(denoiser, released.state, official.names, official.derived), strict=True)
 
 
@@ -55,9 +65,8 @@ def build_guide(config: RunConfig) -> Denoiser | None:
     return denoiser.requires_grad_(requires_grad=False)
 
 
-def map_weights(config: RunConfig, released: Released) -> list[Row]:
+def map_weights(config: RunConfig, denoiser: Denoiser, released: Released) -> list[Row]:
     """What becomes of each key of a released model in this network, whether it fits or not."""
-    denoiser = build(config)
     official = layout(config.registers, denoiser)
     return mapping(released, denoiser.state_dict(), official.names, official.derived)
 
@@ -73,12 +82,3 @@ def size_of(config: RunConfig) -> cost.Size:
     with torch.device("meta"):
         denoiser = build(config)
     return cost.count(denoiser, config.network["in_channels"], config.network["input_size"])
-
-
-def _fitting(config: RunConfig, place: str) -> Released:
-    released = read_released(locate(place))
-    require_same_network(released, config.network)
-    denoiser = build(config)
-    official = layout(config.registers, denoiser)
-    fitted(denoiser, released.state, official.names, official.derived)
-    return released

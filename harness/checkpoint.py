@@ -1,6 +1,5 @@
 """Keep a training's state so that it survives a kill at any moment, and come back to exactly that state."""
 
-import hashlib
 import math
 import random
 import time
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from harness.errors import UserError
-from harness.files import force_to_disk, sweep_parts, write_whole
+from harness.files import force_to_disk, sha256_of, sweep_parts, write_whole
 from harness.weights import read_tensors
 
 KEPT = 2
@@ -102,8 +101,7 @@ class _Sink:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return sha256_of(path)[:16]
 
 
 def _read(file: Path, fallback: Path | None) -> State:

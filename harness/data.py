@@ -68,12 +68,17 @@ def load_few(task: Task, folder: Path | None, count: int) -> Images:
         return digits()
     assert folder is not None, f"task {task.name} was resolved without a folder"
     listing = _listing(task, folder)
-    chosen = np.linspace(0, len(listing.images) - 1, min(count, len(listing.images))).astype(np.int64)
+    chosen = spread_evenly(count, len(listing.images))
     decoded = [_try_read(listing.images[index][0], task) for index in chosen]
     if unreadable := [index for index, image in zip(chosen, decoded, strict=True) if image is None]:
         raise UserError(f"{listing.images[unreadable[0]][0]} holds no readable image", "repair or remove it")
     labels = np.array([listing.images[index][1] for index in chosen], np.int64)
     return Images([np.stack([image for image in decoded if image is not None])], labels)
+
+
+def spread_evenly(count: int, total: int) -> Labels:
+    """The indices of at most `count` images, spread evenly over all of them."""
+    return np.linspace(0, total - 1, min(count, total)).astype(np.int64)
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
 """Put a file in its place whole or not at all."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Callable
@@ -11,6 +12,15 @@ from harness.errors import UserError, disk_error
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file's bytes, 64 hexadecimal digits.  Raises UserError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise disk_error(path, error) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

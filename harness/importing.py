@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from harness.build import build, load_released, map_weights
+from harness.build import build, map_weights, put_into
 from harness.errors import UserError
 from harness.files import write_bytes
 from harness.released import Released, locate, read_released
@@ -53,11 +53,10 @@ def import_weights(config: RunConfig, place: str, out: Path | None) -> Import:
 
     Raises UserError for a file that cannot be read or written.
     """
-    released = read_released(locate(place))
-    rows = tuple(map_weights(config, released))
+    released, denoiser = read_released(locate(place)), build(config)
+    rows = tuple(map_weights(config, denoiser, released))
     fits = all(row.status in FITTING for row in rows)
     if out is not None and fits:
-        denoiser = build(config)
-        load_released(config, denoiser, place, released.sha256)
+        put_into(config, denoiser, released)
         write_bytes(out, save({name: value.contiguous() for name, value in denoiser.state_dict().items()}))
     return Import(released, rows, out if fits else None)

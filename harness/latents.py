@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.errors import UserError, disk_error
+from harness.files import sha256_of
 from harness.progress import say
 from harness.spec import Latents, PixelLatents, RaeLatents, StandInLatents, Task, VaeLatents
+from harness.tiles import in_tiles
 from harness.weights import fitted, read_tensors
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
@@ -127,7 +129,7 @@ class StandInCodec(Codec):
         def turn(tile: Tensor) -> Tensor:
             return _turned(self._rotation, functional.pixel_unshuffle(tile, self._patch))
 
-        return _in_tiles(turn, images_NCHW, ROTATION_TILE)
+        return _exactly(turn, images_NCHW, ROTATION_TILE)
 
     def latents(self, moments: Tensor, noise_NZhw: Tensor) -> Tensor:
         del noise_NZhw
@@ -137,7 +139,7 @@ class StandInCodec(Codec):
         def turn_back(tile: Tensor) -> Tensor:
             return functional.pixel_shuffle(_turned(self._rotation.T, tile), self._patch)
 
-        return _in_tiles(turn_back, latents_NZhw, ROTATION_TILE)
+        return _exactly(turn_back, latents_NZhw, ROTATION_TILE)
 
 
 class VaeCodec(Codec):
@@ -164,7 +166,7 @@ class VaeCodec(Codec):
         _check(self._vae, settings, latents, task, place)
         self._vae.to(device)
         self._scale = latents.scale
-        self.weights_sha256 = _sha256(place / WEIGHTS_FILE)
+        self.weights_sha256 = sha256_of(place / WEIGHTS_FILE)
         identity = {"kind": latents.kind, "weights": self.weights_sha256, "settings": settings}
         channels, side = latents.shape(task)
         super().__init__(identity, (2 * channels, side, side), device)
@@ -174,7 +176,7 @@ class VaeCodec(Codec):
             posterior = self._vae.encode(tile).latent_dist
             return torch.cat([posterior.mean, posterior.std], dim=1)
 
-        return _in_tiles(encode, images_NCHW, VAE_TILE)
+        return _exactly(encode, images_NCHW, VAE_TILE)
 
     def latents(self, moments: Tensor, noise_NZhw: Tensor) -> Tensor:
         mean, std = moments.chunk(2, dim=1)
@@ -185,18 +187,14 @@ class VaeCodec(Codec):
             images: Tensor = self._vae.decode(tile / self._scale).sample
             return images
 
-        return _in_tiles(decode, latents_NZhw, VAE_TILE)
+        return _exactly(decode, latents_NZhw, VAE_TILE)
 
 
 @torch.no_grad()
-def _in_tiles(network: Callable[[Tensor], Tensor], inputs: Tensor, tile: int) -> Tensor:
-    """Apply a network to `tile` inputs at a time: on a CPU, bit for bit the same in any batch."""
-    outputs = []
+def _exactly(network: Callable[[Tensor], Tensor], inputs: Tensor, tile: int) -> Tensor:
+    """The same bits in any batch, on a CPU, and at any precision of the training."""
     with _full_float32(inputs.device):
-        for start in range(0, len(inputs), tile):
-            rows = torch.arange(start, start + tile, device=inputs.device).clamp(max=len(inputs) - 1)
-            outputs.append(network(inputs[rows].float())[: len(inputs) - start])
-    return torch.cat(outputs)
+        return in_tiles(network, tile, inputs.float())
 
 
 @contextmanager
@@ -360,11 +358,3 @@ def _check(vae: Any, settings: Mapping[str, Any], latents: VaeLatents, task: Tas
             f"the VAE in {place} shifts its latents ({', '.join(shifts)}), Stable Diffusion's does not",
             "choose a VAE without that",
         )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise disk_error(path, error) from error

@@ -16,7 +16,7 @@ from harness.build import build, build_guide, load_released, size_of
 from harness.checkpoint import Checkpoints
 from harness.denoiser import Denoiser
 from harness.errors import UserError
-from harness.files import write_bytes, write_whole
+from harness.files import sha256_of, write_bytes, write_whole
 from harness.images import Pixels, grid
 from harness.latents import Codec, codec_of
 from harness.metrics import cost, digits, outliers
@@ -188,8 +188,7 @@ def _keep_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 def _parts_of(space: Workspace) -> Path:
     """Batches of images belong to the weights that made them."""
-    with space.weights.open("rb") as file:
-        return space.sample_parts / hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return space.sample_parts / sha256_of(space.weights)[:12]
 
 
 def _keep_samples(pixels: Pixels, labels: data.Labels, path: Path) -> None:

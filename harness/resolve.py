@@ -10,6 +10,7 @@ from harness import registry, tasks
 from harness.backbone import Backbone, Network
 from harness.changes import Changes
 from harness.errors import UserError, unknown_name
+from harness.files import sha256_of
 from harness.respacing import NUM_STEPS, kept_steps
 from harness.spec import (
     DdimSampler,
@@ -140,7 +141,7 @@ def _with_weights(config: RunConfig, backbone: Backbone, network: Network, guide
         config = config.model_copy(update={"weights": identify(config, execution.weights)})
     if execution.guide is None:
         return config
-    if config.protocol.guidance == Guidance():
+    if not _guides(config.protocol.guidance):
         raise UserError(
             "a guide changes nothing at a scale of 1", "add --set protocol.guidance.scale=1.42 (RAE's), or drop --guide"
         )
@@ -161,22 +162,20 @@ def _by_content(latents: Latents, execution: Execution) -> tuple[Latents, Execut
         return latents, execution
     folder = Path(latents.weights).expanduser().resolve()
     files = sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
-    digest = hashlib.sha256(b"".join(_digest(path) for path in files)).hexdigest()[:12]
+    digest = hashlib.sha256(b"".join(bytes.fromhex(sha256_of(path)) for path in files)).hexdigest()[:12]
     named = latents.model_copy(update={"weights": f"{folder.name} [{digest}]"})
     return named, execution.model_copy(update={"vae": str(folder)})
 
 
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
 def _in_force(protocol: Protocol) -> Protocol:
     """Guidance that changes nothing is said in one way, so that families without any share a protocol."""
-    guidance = protocol.guidance
-    if guidance.scale != 1.0 or guidance.outside != 1.0:
+    if _guides(protocol.guidance):
         return protocol
     return protocol.model_copy(update={"guidance": Guidance()})
+
+
+def _guides(guidance: Guidance) -> bool:
+    return guidance.scale != 1.0 or guidance.outside != 1.0
 
 
 def find_size(name: str, size: str | None) -> tuple[Backbone, str | None]:
@@ -307,8 +306,7 @@ def _check_labels(config: RunConfig, network: Network) -> None:
     guidance, registers = protocol.guidance, config.registers
     if registers.guidance is not None and registers.denoiser is None:
         raise UserError("register guidance needs registers", "use --registers register-guidance")
-    is_guided = guidance.scale != 1.0 or guidance.outside != 1.0
-    if is_guided and guidance.guide is None and not (network.has_null_class and config.recipe.label_dropout):
+    if _guides(guidance) and guidance.guide is None and not (network.has_null_class and config.recipe.label_dropout):
         raise UserError(
             "classifier-free guidance needs a network that was trained with dropped labels",
             "set recipe.label_dropout above 0, or protocol.guidance.scale=1",

@@ -21,6 +21,7 @@ from harness.objective import Model, draw_samples, own_time
 from harness.progress import Progress
 from harness.randomness import Stream, generator
 from harness.spec import RunConfig
+from harness.tiles import in_tiles
 from harness.train import autocast
 
 # A matrix product may round differently when its shape differs.  On a CPU the network therefore always sees this
@@ -71,7 +72,7 @@ def _model(config: RunConfig, made_from: Sampled, labels_N: Tensor) -> Model:
     against_N = labels_N if made_from.guide else torch.full_like(labels_N, denoiser.null_label or 0)
 
     def ask(network: Denoiser, y_N: Tensor, *, with_registers: bool = True) -> Model:
-        return lambda x, t_N: _in_tiles(partial(network, with_registers=with_registers), tile, x, t_N, y_N)
+        return lambda x, t_N: in_tiles(partial(network, with_registers=with_registers), tile, x, t_N, y_N).float()
 
     asked = Asked(ask(denoiser, labels_N), ask(guide, against_N), ask(denoiser, labels_N, with_registers=False))
     channels = config.latents.shape(config.task)[0]
@@ -103,11 +104,3 @@ def sample_all(
             parts.append(read_array(file, mapped=True))
             progress.advance(stop - start)
     return np.concatenate(parts)
-
-
-def _in_tiles(network: Callable[..., Tensor], tile: int, x: Tensor, t_N: Tensor, y_N: Tensor) -> Tensor:
-    outs = []
-    for start in range(0, len(x), tile):
-        rows = torch.arange(start, start + tile, device=x.device).clamp(max=len(x) - 1)
-        outs.append(network(x[rows], t_N[rows], y_N[rows]).float()[: len(x) - start])
-    return torch.cat(outs)

@@ -55,6 +55,7 @@ LAYERS = {
     "harness.metrics.train_digits_extractor": 2,
     "harness.registry": 2,
     "harness.sample": 2,
+    "harness.tiles": 1,
     "harness.train": 2,
     "harness.bench": 3,
     "harness.board": 3,

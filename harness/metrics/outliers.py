@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.data import spread_evenly
 from harness.denoiser import Denoiser
 from harness.objective import objective_of
 from harness.randomness import Stream, generator
@@ -29,8 +30,8 @@ def probe(config: RunConfig, denoiser: Denoiser, source: Source) -> list[Outlier
     A block whose norms are no numbers has no statistics.
     """
     device = next(denoiser.parameters()).device
-    count = min(config.protocol.outlier_images, len(source.images))
-    indices = np.linspace(0, len(source.images) - 1, count).astype(np.int64)
+    indices = spread_evenly(config.protocol.outlier_images, len(source.images))
+    count = len(indices)
     clean = source.data(indices, np.zeros(count, np.bool_)).to(device)
     shape = tuple(clean.shape[1:])
     draws = [generator(config.seed, Stream.PROBE, i).standard_normal(shape, np.float32) for i in range(count)]
