@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from harness.backbone import Network, require_rotary_heads
 from harness.errors import UserError
-from harness.spec import FlowObjective, Fraction, Guidance, NonNegativeInt, OdeSampler, PositiveInt, Recipe
+from harness.frozen import Fraction, NonNegativeInt, PositiveInt
+from harness.spec import FlowObjective, Guidance, OdeSampler, Recipe
 
 
 class JitNetwork(Network):

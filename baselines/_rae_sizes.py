@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from harness.backbone import Network, Shape, require_rotary_heads
 from harness.errors import UserError
-from harness.spec import FlowObjective, Guidance, OdeSampler, PositiveInt, RaeLatents, Recipe
+from harness.frozen import PositiveInt
+from harness.spec import FlowObjective, Guidance, OdeSampler, RaeLatents, Recipe
 
 
 class LightningNetwork(Network):

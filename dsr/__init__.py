@@ -7,7 +7,8 @@ from dsr.presets import PRESETS as PRESETS
 from dsr.presets import Stage
 from harness.backbone import Backbone, Network
 from harness.errors import UserError, unknown_name
-from harness.spec import Latents, RegisterConfig
+from harness.registers import RegisterConfig
+from harness.spec import Latents
 
 if TYPE_CHECKING:
     from torch import nn

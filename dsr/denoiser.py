@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from harness.denoiser import Denoiser, Registers
 from harness.positions import register_positions
-from harness.spec import DenoiserRegisters
+from harness.registers import DenoiserRegisters
 
 
 class RegisterSet(nn.Module):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from harness.spec import LossMask
+from harness.registers import LossMask
 
 
 def element_weights(mask: LossMask, patch_tokens: int) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.denoiser import Denoiser
-from harness.spec import RegisterConfig
+from harness.registers import RegisterConfig
 
 TABLES = (".freqs_cos", ".freqs_sin")
 SET_PREFIXES = {1: ("",), 2: ("enc_", "dec_")}

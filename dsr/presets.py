@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from dsr import wide_mlp
 from harness.backbone import Network
-from harness.spec import AttentionVariant, DenoiserRegisters, LossMask, RegisterGuidance
+from harness.registers import AttentionVariant, DenoiserRegisters, LossMask, RegisterGuidance
 
 # The paper's setting: 36 registers from block 8 of 28, beside 256 patches.
 PAPER_COUNT, PAPER_START, PAPER_DEPTH, PAPER_PATCHES = 36, 8, 28, 256

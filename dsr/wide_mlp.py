@@ -1,7 +1,7 @@
 """The operations of registers spent on wider MLPs: the control that tells capacity from registers (no torch)."""
 
 from harness.backbone import Network
-from harness.spec import DenoiserRegisters, WiderMlp
+from harness.registers import DenoiserRegisters, WiderMlp
 
 DIGITS = 6
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.spec import Frozen, Guidance, Latents, Objective, PositiveInt, Recipe, Sampler, Uint8Rule
+from harness.frozen import Frozen, PositiveInt
+from harness.spec import Guidance, Latents, Objective, Recipe, Sampler, Uint8Rule
 
 if TYPE_CHECKING:
     from harness.denoiser import Denoiser

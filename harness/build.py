@@ -8,8 +8,9 @@ from harness import registry
 from harness.denoiser import Denoiser
 from harness.errors import UserError
 from harness.metrics import cost
+from harness.registers import RegisterConfig
 from harness.released import Released, locate, mapping, read_released, require_same_network
-from harness.spec import RegisterConfig, RunConfig, Weights
+from harness.spec import RunConfig, Weights
 from harness.weights import Row, fitted
 
 

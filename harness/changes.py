@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import UserError, unknown_name
-from harness.spec import Frozen
+from harness.frozen import Frozen
 
 AnyFrozen = TypeVar("AnyFrozen", bound=Frozen)
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.spec import Guidance, RegisterGuidance
+from harness.registers import RegisterGuidance
+from harness.spec import Guidance
 
 FIRST_CHANNELS = 3
 

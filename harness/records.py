@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.spec import Fraction, Frozen, NonNegativeFloat, NonNegativeInt, PositiveInt, RunConfig
+from harness.frozen import Fraction, Frozen, NonNegativeFloat, NonNegativeInt, PositiveInt
+from harness.spec import RunConfig
 
 
 class Measurement(Frozen):

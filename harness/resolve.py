@@ -11,6 +11,7 @@ from harness.backbone import Backbone, Network
 from harness.changes import Changes
 from harness.errors import UserError, unknown_name
 from harness.files import sha256_of
+from harness.registers import RegisterConfig
 from harness.respacing import NUM_STEPS, kept_steps
 from harness.spec import (
     DdimSampler,
@@ -23,7 +24,6 @@ from harness.spec import (
     Latents,
     Objective,
     Protocol,
-    RegisterConfig,
     RunConfig,
     Sampler,
     SdeSampler,

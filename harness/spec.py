@@ -4,84 +4,22 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
-NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Epsilon = Annotated[float, Field(gt=0, lt=0.5)]
+from harness.frozen import (
+    BelowOne,
+    Epsilon,
+    Fraction,
+    Frozen,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+)
+from harness.registers import RegisterConfig
+
 Uint8Rule = Literal["round", "truncate-128", "truncate-255"]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Frozen(BaseModel):
-    """Data that is decided once: no assignment, no unknown field, no infinity, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
-
-
-class DenoiserRegisters(Frozen):
-    """Diffusion registers: learned tokens in the denoiser (DSR, arXiv 2605.05206, section 1.4 of its code).
-
-    `count` tokens enter before block `start_block` (0 is the first) and leave after the last block.  They hold learned
-    vectors drawn with `init_std`, or the embedding of the image's class; to that a position is added.
-    """
-
-    count: PositiveInt
-    start_block: NonNegativeInt
-    content: Literal["learned", "class"] = "learned"
-    position: Literal["sin-cos", "learned", "none"] = "sin-cos"
-    init_std: NonNegativeFloat = 1.0
-
-
-class RegisterGuidance(Frozen):
-    """Steer by what the registers do: training steps drop them with `drop_probability`, sampling extrapolates.
-
-    v = v_without + scale (v_with - v_without), which at a scale of 1 asks for no second forward pass.  Together with
-    guidance by a class it is that guidance + scale (v_with - v_without), as published: there 0 changes nothing.
-    """
-
-    drop_probability: BelowOne = 0.1
-    scale: NonNegativeFloat = 1.0
-
-
-class AttentionVariant(Frozen):
-    """A change of every attention layer that gives it somewhere else to look, or nothing to say."""
-
-    kind: Literal["kv-bias", "sink-logit", "softmax-one", "gate-headwise", "gate-elementwise"]
-
-
-class WiderMlp(Frozen):
-    """MLPs `factor` times as wide: the operations of registers, without registers."""
-
-    factor: Annotated[float, Field(ge=1)]
-
-
-class LossMask(Frozen):
-    """Leave patches out of the training loss whose norm is above a threshold, in units of their image's median."""
-
-    above: PositiveFloat
-    unit: Literal["median", "absolute"] = "median"
-
-
-class RegisterConfig(Frozen):
-    """Which registers a run has, stage by stage, or what it has in their place.  `preset` is the name asked for.
-
-    `absent_stages` are stages that the preset names and the backbone cannot have, such as the encoder stage
-    where no transformer makes the latents.  `native_tokens` are extra tokens that the official network has anyway.
-    """
-
-    preset: str = "none"
-    denoiser: DenoiserRegisters | None = None
-    absent_stages: tuple[Literal["encoder", "denoiser"], ...] = ()
-    guidance: RegisterGuidance | None = None
-    attention: AttentionVariant | None = None
-    wider_mlp: WiderMlp | None = None
-    loss_mask: LossMask | None = None
-    native_tokens: NonNegativeInt = 0
 
 
 class Task(Frozen):

@@ -12,7 +12,8 @@ from baselines._rae import build_headed, build_lightning
 from dsr.official import OfficialLayout, layout
 from harness.denoiser import Denoiser
 from harness.flow import Flow, VpPath
-from harness.spec import AttentionVariant, DenoiserRegisters, FlowObjective, OdeSampler, RegisterConfig, SdeSampler
+from harness.registers import AttentionVariant, DenoiserRegisters, RegisterConfig
+from harness.spec import FlowObjective, OdeSampler, SdeSampler
 
 REVERSED = ("RAE", "DSR")
 _OPTIONS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.records import RunRecord
-from harness.spec import DenoiserRegisters, RegisterConfig
+from harness.registers import DenoiserRegisters, RegisterConfig
 from tests.builders import harness, image_folder, quick_words
 
 

@@ -18,6 +18,9 @@ LAYERS = {
     "harness.errors": 0,
     "harness.files": 0,
     "harness.progress": 0,
+    "harness.encoders": 0,
+    "harness.frozen": 0,
+    "harness.registers": 0,
     "harness.spec": 0,
     "harness.backbone": 0,
     "harness.folder": 0,
@@ -32,6 +35,7 @@ LAYERS = {
     "harness.data": 1,
     "harness.ddpm": 1,
     "harness.denoiser": 1,
+    "harness.encoder": 1,
     "harness.flow": 1,
     "harness.guidance": 1,
     "harness.images": 1,
@@ -76,18 +80,33 @@ BASELINES_MAY = {
     "harness.errors",
     "harness.denoiser",
     "harness.flow",
+    "harness.frozen",
     "harness.positions",
+    "harness.registers",
     "harness.spec",
 }
 DSR_MAY = {
     "harness.attention",
     "harness.backbone",
     "harness.denoiser",
+    "harness.encoder",
+    "harness.encoders",
     "harness.errors",
+    "harness.files",
+    "harness.frozen",
     "harness.positions",
+    "harness.registers",
     "harness.spec",
 }
-LEADERBOARD_MAY = {"harness.errors", "harness.files", "harness.records", "harness.spec", "harness.store"}
+LEADERBOARD_MAY = {
+    "harness.errors",
+    "harness.files",
+    "harness.frozen",
+    "harness.records",
+    "harness.registers",
+    "harness.spec",
+    "harness.store",
+}
 WITHOUT_TORCH = ["harness.cli", "harness.resolve", "harness.run", "harness.report", "harness.store", "leaderboard.app"]
 
 

@@ -16,7 +16,8 @@ from harness.build import build, size_of
 from harness.errors import UserError
 from harness.guidance import Asked, guided
 from harness.positions import register_positions, sin_cos_2d
-from harness.spec import Guidance, LossMask, RegisterGuidance
+from harness.registers import LossMask, RegisterGuidance
+from harness.spec import Guidance
 from tests.builders import harness, quick_config
 
 

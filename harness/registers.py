@@ -1,0 +1,68 @@
+"""Which registers a run has, or what it has in their place: frozen data, without torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from harness.frozen import BelowOne, Frozen, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+
+class DenoiserRegisters(Frozen):
+    """Diffusion registers: learned tokens in the denoiser (DSR, arXiv 2605.05206, section 1.4 of its code).
+
+    `count` tokens enter before block `start_block` (0 is the first) and leave after the last block.  They hold learned
+    vectors drawn with `init_std`, or the embedding of the image's class; to that a position is added.
+    """
+
+    count: PositiveInt
+    start_block: NonNegativeInt
+    content: Literal["learned", "class"] = "learned"
+    position: Literal["sin-cos", "learned", "none"] = "sin-cos"
+    init_std: NonNegativeFloat = 1.0
+
+
+class RegisterGuidance(Frozen):
+    """Steer by what the registers do: training steps drop them with `drop_probability`, sampling extrapolates.
+
+    v = v_without + scale (v_with - v_without), which at a scale of 1 asks for no second forward pass.  Together with
+    guidance by a class it is that guidance + scale (v_with - v_without), as published: there 0 changes nothing.
+    """
+
+    drop_probability: BelowOne = 0.1
+    scale: NonNegativeFloat = 1.0
+
+
+class AttentionVariant(Frozen):
+    """A change of every attention layer that gives it somewhere else to look, or nothing to say."""
+
+    kind: Literal["kv-bias", "sink-logit", "softmax-one", "gate-headwise", "gate-elementwise"]
+
+
+class WiderMlp(Frozen):
+    """MLPs `factor` times as wide: the operations of registers, without registers."""
+
+    factor: Annotated[float, Field(ge=1)]
+
+
+class LossMask(Frozen):
+    """Leave patches out of the training loss whose norm is above a threshold, in units of their image's median."""
+
+    above: PositiveFloat
+    unit: Literal["median", "absolute"] = "median"
+
+
+class RegisterConfig(Frozen):
+    """Which registers a run has, stage by stage, or what it has in their place.  `preset` is the name asked for.
+
+    `absent_stages` are stages that the preset names and the backbone cannot have, such as the encoder stage
+    where no transformer makes the latents.  `native_tokens` are extra tokens that the official network has anyway.
+    """
+
+    preset: str = "none"
+    denoiser: DenoiserRegisters | None = None
+    absent_stages: tuple[Literal["encoder", "denoiser"], ...] = ()
+    guidance: RegisterGuidance | None = None
+    attention: AttentionVariant | None = None
+    wider_mlp: WiderMlp | None = None
+    loss_mask: LossMask | None = None
+    native_tokens: NonNegativeInt = 0
