@@ -51,6 +51,42 @@ class LossMask(Frozen):
     unit: Literal["median", "absolute"] = "median"
 
 
+class TrainedRegisters(Frozen):
+    """The `count` registers that an `encoder` was trained with, as DINOv2 with registers and DINOv3 were."""
+
+    kind: Literal["trained"]
+    encoder: str
+    count: PositiveInt
+
+
+class AddedRegisters(Frozen):
+    """Test-time registers (arXiv 2506.08010, batched as in DSR): zero tokens that take over what some neurons do.
+
+    `count` tokens are appended after the patches.  In every layer of `neurons` (layer -> MLP neurons) the registers get
+    `scale` times the largest activation: one signed value of all those neurons ("layer", both official codes), one
+    signed value of each ("neuron", as the papers word it), or each one's plain maximum ("neuron-plain", the code of May
+    2025).  On the patches those neurons are then set to zero, to their mean or (as in May 2025) to the mean of their
+    lower three quarters, in outliers alone (above mean + one standard deviation) to the mean, or left the "same".
+
+    The official slice 1:-count spares the first token as a class token.  In an encoder without one it spares a patch:
+    "kept" does so, as the published numbers did; "treated" is what was meant.  `neuron_list` is where the neurons were
+    read, `rounds` how often the search was repeated with the registers found before (the recursive form).
+    """
+
+    kind: Literal["test-time"]
+    neuron_list: str
+    rounds: PositiveInt = 1
+    neurons: dict[NonNegativeInt, tuple[NonNegativeInt, ...]]
+    count: PositiveInt = 1
+    value: Literal["layer", "neuron", "neuron-plain"] = "layer"
+    patches: Literal["zero", "mean", "trimmed-mean", "only-outliers", "same"] = "zero"
+    first_patch: Literal["treated", "kept"] = "treated"
+    scale: float = 1.0
+
+
+EncoderRegisters = Annotated[TrainedRegisters | AddedRegisters, Field(discriminator="kind")]
+
+
 class RegisterConfig(Frozen):
     """Which registers a run has, stage by stage, or what it has in their place.  `preset` is the name asked for.
 
@@ -59,6 +95,7 @@ class RegisterConfig(Frozen):
     """
 
     preset: str = "none"
+    encoder: EncoderRegisters | None = None
     denoiser: DenoiserRegisters | None = None
     absent_stages: tuple[Literal["encoder", "denoiser"], ...] = ()
     guidance: RegisterGuidance | None = None
