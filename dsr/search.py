@@ -36,7 +36,7 @@ class Scores:
 
 @dataclass
 class Pass:
-    """One forward pass as a search sees it: what the layer of detection puts out, (N, L, D), and activations (N, L, F)."""
+    """One forward pass as a search sees it: what the layer of detection puts out, (N, L, D), all activations (N, L, F)."""
 
     outputs: Tensor = field(default_factory=lambda: torch.empty(0))
     activations: dict[int, Tensor] = field(default_factory=dict)
@@ -78,7 +78,8 @@ def watched_pass(encoder: Encoder, pixels_NCHW: Tensor, layer: int) -> Pass:
 
 def norms(encoder: Encoder, outputs_NLD: Tensor, search: Search) -> Tensor:
     """The norm of every row that a search looks at, (N, L)."""
-    return _rows(encoder, outputs_NLD, search).float().norm(dim=-1)
+    found: Tensor = _rows(encoder, outputs_NLD, search).float().norm(dim=-1)
+    return found
 
 
 def ranked(scores: Scores, search: Search, known: Sequence[tuple[int, int]] = ()) -> tuple[tuple[int, int, float], ...]:

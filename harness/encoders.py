@@ -22,7 +22,7 @@ class EncoderDefinition(Frozen):
     `hidden` is the width of its MLPs, `epsilon` that of its norms.  The weights are `hub` (HuggingFace's format) or
     `timm` (timm's, "name.tag"); `architecture` is a timm name where the family is "timm".
     A position table of `table` squared patches is resized to the grid with `antialias` or without, as its official
-    code does.  `registered` names the same encoder with trained registers.
+    code does.  `shipped` weights come with this project.  `registered` names the same encoder with trained registers.
     """
 
     name: str
@@ -31,6 +31,7 @@ class EncoderDefinition(Frozen):
     hub: str = ""
     timm: str = ""
     architecture: str = ""
+    shipped: bool = False
     channels: PositiveInt = 3
     image_size: PositiveInt
     patch: PositiveInt
@@ -191,6 +192,26 @@ def _clip(letter: str, patch: int, width: int, depth: int, heads: int) -> Encode
     )
 
 
+def _digits_vit() -> EncoderDefinition:
+    return EncoderDefinition(
+        name="digits-vit",
+        title="a small ViT/2 for 8 x 8 digits, trained on them, shipped here",
+        family="siglip",
+        shipped=True,
+        channels=1,
+        image_size=8,
+        patch=2,
+        width=32,
+        depth=6,
+        heads=4,
+        hidden=128,
+        table=4,
+        class_token=False,
+        mean=(0.5,),
+        std=(0.5,),
+    )
+
+
 ENCODERS: Mapping[str, EncoderDefinition] = {
     definition.name: definition
     for definition in (
@@ -205,6 +226,7 @@ ENCODERS: Mapping[str, EncoderDefinition] = {
         _mae_b(),
         _clip("b", 16, 768, 12, 12),
         _clip("l", 14, 1024, 24, 16),
+        _digits_vit(),
     )
 }
 

@@ -85,12 +85,12 @@ def _statistics(block: int, time: float, patches_NLD: Tensor, registers_NRD: Ten
         max_over_median=_mean(relative_NL.amax(dim=1)),
         share_above_3x=_mean((relative_NL > 3).float()),
         share_above_5x=_mean((relative_NL > 5).float()),
-        channel_share=_mean(_channel_share(patches_NLD, norms_NL)),
+        channel_share=_mean(channel_share(patches_NLD, norms_NL)),
         register_max_over_median=registers,
     )
 
 
-def _channel_share(patches_NLD: Tensor, norms_NL: Tensor) -> Tensor:
+def channel_share(patches_NLD: Tensor, norms_NL: Tensor) -> Tensor:
     """Of the largest token of each image, the share of its energy that sits in its three largest channels, (N,).
 
     Near 1: a few channels are large (registers do not address those); near 3 / D: the token as a whole is.
@@ -98,7 +98,8 @@ def _channel_share(patches_NLD: Tensor, norms_NL: Tensor) -> Tensor:
     largest_N = norms_NL.argmax(dim=1)
     energy_ND = patches_NLD[torch.arange(len(patches_NLD)), largest_N] ** 2
     top = energy_ND.topk(min(TOP_CHANNELS, energy_ND.shape[1]), dim=1).values.sum(dim=1)
-    return top / energy_ND.sum(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    share = top / energy_ND.sum(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+    return share.clamp(max=1)
 
 
 def _mean(values: Tensor) -> float:
