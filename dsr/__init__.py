@@ -1,13 +1,16 @@
 """Register methods: from a preset's name to a configuration, and from that to a changed denoiser (torch only there)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dsr import neurons
 from dsr.presets import PRESETS as PRESETS
-from dsr.presets import Stage
+from dsr.presets import Preset
 from harness.backbone import Backbone, Network
+from harness.encoders import EncoderDefinition, find
 from harness.errors import UserError, unknown_name
-from harness.registers import RegisterConfig
+from harness.registers import AddedRegisters, EncoderRegisters, RegisterConfig, TrainedRegisters
 from harness.spec import Latents
 
 if TYPE_CHECKING:
@@ -15,35 +18,73 @@ if TYPE_CHECKING:
 
     from harness.attention import MixesTokens
     from harness.denoiser import Denoiser
+    from harness.encoder import Encoder
 
 _WITHOUT_ENCODER = {
     "pixels": "works on pixels: there is no transformer",
     "sd-vae": "works on the latents of a convolutional VAE: there is no transformer",
     "stand-in": "works on patches under a fixed rotation: there is no transformer",
-    "rae": "works on an encoder's latents, which this version cannot make: there is no transformer yet",
 }
 
 
-def configure(preset: str, backbone: Backbone, network: Network, latents: Latents) -> RegisterConfig:
+@dataclass(frozen=True)
+class EncoderStage:
+    """What an encoder stage has to work with: the latents, their encoder if there is one, and a list of neurons."""
+
+    latents: Latents
+    encoder: EncoderDefinition | None = None
+    neurons: str | None = None
+
+
+def configure(preset: str, backbone: Backbone, network: Network, stage: EncoderStage) -> RegisterConfig:
     """What a preset means on a backbone over latents.
 
-    Raises UserError for an unknown name, or where nothing would be left of it.
+    Raises UserError for an unknown name, where nothing would be left of it, and where an encoder has neither trained
+    registers nor a list of register neurons.
     """
     if preset not in PRESETS:
         raise unknown_name("register preset", preset, PRESETS)
-    stages = PRESETS[preset].stages
-    absent: tuple[Stage, ...] = ("encoder",) if "encoder" in stages else ()
-    if absent and absent == stages:
+    wanted = PRESETS[preset]
+    is_absent = "encoder" in wanted.stages and stage.encoder is None
+    if is_absent and wanted.stages == ("encoder",):
         raise UserError(
-            f"{backbone.title} {_WITHOUT_ENCODER[latents.kind]} that encoder registers could be put into",
+            f"{backbone.title} {_WITHOUT_ENCODER[stage.latents.kind]} that encoder registers could be put into",
             "use --registers denoiser, or dsr, which is then the denoiser stage alone",
         )
-    fields = PRESETS[preset].fields(network)
-    return RegisterConfig(preset=preset, absent_stages=absent, native_tokens=network.native_tokens, **fields)
+    if stage.neurons is not None and ("encoder" not in wanted.stages or stage.encoder is None):
+        raise UserError(f"--neurons has no effect on {preset} here", "use it with --registers encoder or dsr on RAE")
+    in_encoder = _in_encoder(wanted, stage) if "encoder" in wanted.stages else None
+    return RegisterConfig(
+        preset=preset,
+        encoder=in_encoder,
+        absent_stages=("encoder",) if is_absent else (),
+        native_tokens=network.native_tokens,
+        **wanted.fields(network),
+    )
 
 
-def check(registers: RegisterConfig, network: Network) -> None:
-    """Raise UserError where registers could not enter the network or would never leave it."""
+def _in_encoder(preset: Preset, stage: EncoderStage) -> EncoderRegisters | None:
+    """Trained registers where they exist, else test-time registers by the neurons that are known."""
+    if stage.encoder is None:
+        return None
+    if stage.neurons is not None:
+        return neurons.find(stage.neurons).registers()
+    trained = find(stage.encoder.registered) if stage.encoder.registered else stage.encoder
+    if trained.registers and preset.rounds == 1:
+        return TrainedRegisters(kind="trained", encoder=trained.name, count=trained.registers)
+    shipped = neurons.shipped_for(stage.encoder.name, preset.rounds)
+    if shipped is not None:
+        return shipped.registers()
+    again = " --recursive 2" if preset.rounds > 1 else ""
+    raise UserError(
+        f"no register neurons of {stage.encoder.name} are known that were found in {preset.rounds} rounds or more",
+        f"find them first: python -m harness neurons find --encoder {stage.encoder.name} --data DIR{again} "
+        "--out neurons.json; then add --neurons neurons.json",
+    )
+
+
+def check(registers: RegisterConfig, network: Network, encoder: EncoderDefinition | None) -> None:
+    """Raise UserError where registers could not enter the network or the encoder, or would never leave them."""
     denoiser = registers.denoiser
     if denoiser is not None and denoiser.start_block >= network.depth:
         raise UserError(
@@ -51,6 +92,9 @@ def check(registers: RegisterConfig, network: Network) -> None:
             f"the network has {network.depth} blocks, 0 to {network.depth - 1}",
             f"set registers.denoiser.start_block to at most {network.depth - 1}",
         )
+    if isinstance(registers.encoder, AddedRegisters):
+        assert encoder is not None, "test-time registers without an encoder"
+        neurons.check(registers.encoder, encoder)
 
 
 def network_of(registers: RegisterConfig, network: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -76,6 +120,19 @@ def attach(registers: RegisterConfig, denoiser: "Denoiser") -> None:
         from dsr.loss_mask import element_weights
 
         denoiser.loss_weight = element_weights(registers.loss_mask, denoiser.patch_tokens)
+
+
+def attach_to_encoder(registers: EncoderRegisters | None, encoder: "Encoder") -> None:
+    """Give an encoder what a configuration says, in place of what it was given before.
+
+    Trained registers it has already; None leaves it as it was born.
+    """
+    from dsr import encoder as test_time
+
+    if isinstance(registers, AddedRegisters):
+        test_time.attach(registers, encoder)
+    else:
+        test_time.detach(encoder)
 
 
 def _mixing(kind: str, attention: "MixesTokens") -> Any:

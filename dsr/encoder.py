@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsr.neurons import check
 from harness.encoder import Encoder, ExtraTokens, NoExtraTokens
-from harness.encoders import EncoderDefinition
-from harness.errors import UserError
 from harness.registers import AddedRegisters
 
 LOWER_SHARE = 0.75
@@ -81,17 +80,6 @@ def rule_of(registers: AddedRegisters, encoder: Encoder) -> Rule:
     spared = int(registers.first_patch == "kept" and encoder.num_prefix_tokens == 0)
     first = encoder.num_prefix_tokens + spared
     return Rule(registers.count, first, registers.value, registers.patches, registers.scale)
-
-
-def check(registers: AddedRegisters, encoder: EncoderDefinition) -> None:
-    """Raise UserError for a layer or a neuron that the encoder has not."""
-    for layer, neurons in registers.neurons.items():
-        if layer >= encoder.depth or max(neurons, default=0) >= encoder.hidden:
-            raise UserError(
-                f"{registers.neuron_list} names neuron {max(neurons, default=0)} of layer {layer}, and {encoder.name} "
-                f"has the layers 0 to {encoder.depth - 1} with the neurons 0 to {encoder.hidden - 1}",
-                f"python -m harness neurons find --encoder {encoder.name} --data DIR finds those of this encoder",
-            )
 
 
 def redirected(activation_NLF: Tensor, neurons_K: Tensor, rule: Rule) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from harness.encoders import EncoderDefinition
 from harness.errors import UserError, disk_error, first_few
 from harness.files import write_text
 from harness.frozen import Fraction, Frozen, NonNegativeInt, PositiveFloat, PositiveInt
@@ -116,6 +117,17 @@ def find(name: str) -> NeuronList:
             f"give a file that `python -m harness neurons find` wrote, or one of {', '.join(known)}",
         )
     return known[name]
+
+
+def check(registers: AddedRegisters, encoder: EncoderDefinition) -> None:
+    """Raise UserError for a layer or a neuron that the encoder has not."""
+    for layer, neurons in registers.neurons.items():
+        if layer >= encoder.depth or max(neurons, default=0) >= encoder.hidden:
+            raise UserError(
+                f"{registers.neuron_list} names neuron {max(neurons, default=0)} of layer {layer}, and {encoder.name} "
+                f"has the layers 0 to {encoder.depth - 1} with the neurons 0 to {encoder.hidden - 1}",
+                f"python -m harness neurons find --encoder {encoder.name} --data DIR finds those of this encoder",
+            )
 
 
 def read(path: Path) -> NeuronList:

@@ -30,13 +30,15 @@ Fields = dict[str, Any]
 class Preset:
     """A named register configuration: one line for `list registers`, its source, and the fields that it sets.
 
-    `stages` are the stages of Dual-Stage Registers that it wants.
+    `stages` are the stages of Dual-Stage Registers that it wants, `rounds` how often register neurons must have been
+    searched for, each time with those found before in place.
     """
 
     title: str
     source: str
     fields: Callable[[Network], Fields]
     stages: tuple[Stage, ...] = ()
+    rounds: int = 1
 
 
 def _nothing(_: Network) -> Fields:
@@ -78,6 +80,13 @@ PRESETS: Mapping[str, Preset] = {
         "arXiv 2605.05206",
         _nothing,
         ("encoder",),
+    ),
+    "encoder-recursive": Preset(
+        "test-time registers by neurons that were searched for again with the first ones in place",
+        "arXiv 2605.05206",
+        _nothing,
+        ("encoder",),
+        rounds=2,
     ),
     "denoiser": Preset(
         "diffusion registers alone: learned tokens in the later blocks of the denoiser",

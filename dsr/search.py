@@ -36,7 +36,7 @@ class Scores:
 
 @dataclass
 class Pass:
-    """One forward pass as a search sees it: what the layer of detection puts out, (N, L, D), all activations (N, L, F)."""
+    """One forward pass as a search sees it: the layer of detection's output, (N, L, D), all activations, (N, L, F)."""
 
     outputs: Tensor = field(default_factory=lambda: torch.empty(0))
     activations: dict[int, Tensor] = field(default_factory=dict)

@@ -1,9 +1,11 @@
-"""What there is to choose from: backbones, register presets, tasks (no torch)."""
+"""What there is to choose from: backbones, register presets, tasks, encoders (no torch)."""
 
 from typing import Any
 
 import dsr
+from dsr import neurons
 from harness import registry, tasks
+from harness.encoders import ENCODERS
 
 
 def list_backbones() -> list[dict[str, Any]]:
@@ -33,3 +35,19 @@ def list_registers() -> list[dict[str, Any]]:
 def list_tasks() -> list[dict[str, Any]]:
     """Each task with the size it recommends."""
     return [{"name": name, "size": task.size, "title": task.title} for name, task in tasks.TASKS.items()]
+
+
+def list_encoders() -> list[dict[str, Any]]:
+    """Every named encoder: where its weights are published, its trained registers, its lists of register neurons."""
+    lists = neurons.shipped()
+    return [
+        {
+            "name": encoder.name,
+            "title": encoder.title,
+            "hub": encoder.hub,
+            "timm": encoder.timm,
+            "trained_registers": encoder.registers,
+            "neuron_lists": [found.name for found in lists if found.encoder == encoder.name],
+        }
+        for encoder in ENCODERS.values()
+    ]

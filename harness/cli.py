@@ -1,14 +1,14 @@
 """The verbs and flags of `python -m harness`: names only, no logic, and no torch before it is needed."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__
+from harness import __version__, encoder_cli
+from harness.arguments import add_changes, add_encoder, add_machine, positive, print_json, whole
 from harness.errors import UserError, unknown_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_table(verbs)
     _add_board(verbs)
     _add_bench(verbs)
+    encoder_cli.add(verbs)
     return parser
 
 
@@ -63,15 +64,16 @@ def _add_run(verbs: Any) -> None:
     )
     _add_configuration(run)
     seeds = run.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=_whole, default=0, help="training and sampling seed (default 0)")
+    seeds.add_argument("--seed", type=whole, default=0, help="training and sampling seed (default 0)")
     seeds.add_argument("--seeds", metavar="LIST", help="several runs: 0,1,2 or 0-2")
     run.add_argument("--weights", metavar="PATH_OR_HUB_ID", help="measure a released model instead of training one")
     run.add_argument("--guide", metavar="PATH_OR_HUB_ID", help="guide by this weaker model of the family: autoguidance")
     run.add_argument("--guide-size", metavar="SIZE", help="the size of the guide (default: the run's own)")
+    run.add_argument("--decoder", metavar="FILE", help="RAE: the decoder of the encoder's latents")
+    run.add_argument("--statistics", metavar="FILE", help="RAE: the latents' statistics, as `stage1` writes them")
     run.add_argument("--again", action="store_true", help="run even if there is a result: adds a further record")
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration as JSON, and stop")
-    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    run.add_argument("--threads", type=_whole, default=0, help="CPU threads (default: every core of this process)")
+    add_machine(run)
     run.add_argument("--runs", default="runs", metavar="DIR", help="checkpoints and samples (default: runs)")
     run.add_argument("--json", action="store_true", help="print the record as JSON")
     _add_results(run)
@@ -79,8 +81,8 @@ def _add_run(verbs: Any) -> None:
 
 
 def _add_list(verbs: Any) -> None:
-    names = verbs.add_parser("list", help="what there is: backbones, registers, tasks")
-    names.add_argument("what", nargs="?", metavar="backbones|registers|tasks", help="one of the three (default: all)")
+    names = verbs.add_parser("list", help="what there is: backbones, registers, tasks, encoders")
+    names.add_argument("what", nargs="?", metavar="KIND", help="backbones, registers, tasks or encoders (default: all)")
     names.add_argument("--json", action="store_true", help="for machines")
     names.set_defaults(verb=_list)
 
@@ -130,7 +132,7 @@ def _add_table(verbs: Any) -> None:
 
 def _add_board(verbs: Any) -> None:
     board = verbs.add_parser("board", help="open the leaderboard in a browser")
-    board.add_argument("--port", type=_whole, default=8501, help="where it listens (default 8501)")
+    board.add_argument("--port", type=whole, default=8501, help="where it listens (default 8501)")
     board.add_argument("--address", default="localhost", help="whom it listens to (default: this machine alone)")
     board.add_argument("--headless", action="store_true", help="do not open a browser")
     _add_results(board)
@@ -146,9 +148,9 @@ def _add_bench(verbs: Any) -> None:
     )
     bench.add_argument("--backbones", default=BENCHED, metavar="LIST", help=f"exact names (default: {BENCHED})")
     bench.add_argument("--registers", default="denoiser", help="the preset to compare with none (default: denoiser)")
-    bench.add_argument("--pairs", type=_positive, default=7, help="how many pairs of timings (default: 7)")
-    bench.add_argument("--batch", type=_positive, default=2, help="images at once (default: 2)")
-    bench.add_argument("--threads", type=_whole, default=0, help="CPU threads (default: every core of this process)")
+    bench.add_argument("--pairs", type=positive, default=7, help="how many pairs of timings (default: 7)")
+    bench.add_argument("--batch", type=positive, default=2, help="images at once (default: 2)")
+    bench.add_argument("--threads", type=whole, default=0, help="CPU threads (default: every core of this process)")
     bench.add_argument("--json", action="store_true", help="for machines")
     bench.set_defaults(verb=_bench)
 
@@ -159,31 +161,13 @@ def _add_configuration(parser: argparse.ArgumentParser, task: str | None = "digi
     parser.add_argument("--task", default=task, help="what to learn (default: digits)")
     parser.add_argument("--size", help="the size of a family: xl-2 (default: what the task recommends)")
     parser.add_argument("--data", metavar="DIR", help="your images, for tasks that need some")
-    parser.add_argument(
-        "--set",
-        dest="changes",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change any field that --dry-run shows: --set registers.denoiser.count=16",
-    )
+    add_encoder(parser, required=False)
+    parser.add_argument("--neurons", metavar="LIST", help="register neurons: a list by name or file (`neurons find`)")
+    add_changes(parser, "registers.denoiser.count=16")
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", default="results", metavar="DIR", help="the records (default: results)")
-
-
-def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    number = _whole(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return number
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -196,7 +180,7 @@ def _run(options: argparse.Namespace) -> None:
         from harness.describe import shown_run
 
         shown = [shown_run(config) for config in configs]
-        _print_json(shown[0] if len(shown) == 1 else shown)
+        print_json(shown[0] if len(shown) == 1 else shown)
         return
     from harness.report import report
     from harness.run import run
@@ -208,7 +192,7 @@ def _run(options: argparse.Namespace) -> None:
             print(report(outcomes[-1]), flush=True)
     if options.json:
         shown = [o.record.model_dump(mode="json") | {"path": str(o.path)} for o in outcomes]
-        _print_json(shown[0] if len(shown) == 1 else shown)
+        print_json(shown[0] if len(shown) == 1 else shown)
 
 
 def _request(options: argparse.Namespace, **names: Any) -> Any:
@@ -219,6 +203,7 @@ def _request(options: argparse.Namespace, **names: Any) -> Any:
     return Request(
         backbone=options.backbone,
         registers=options.registers,
+        neurons=options.neurons,
         task=options.task,
         size=options.size,
         changes=tuple(options.changes),
@@ -235,13 +220,14 @@ def _list(options: argparse.Namespace) -> None:
         "backbones": catalog.list_backbones,
         "registers": catalog.list_registers,
         "tasks": catalog.list_tasks,
+        "encoders": catalog.list_encoders,
     }
     if options.what and options.what not in lists:
         raise unknown_name("list", options.what, lists)
     chosen = [options.what] if options.what else list(lists)
     found = {name: lists[name]() for name in chosen}
     if options.json:
-        _print_json(found[options.what] if options.what else found)
+        print_json(found[options.what] if options.what else found)
         return
     for name, entries in found.items():
         print(name)
@@ -268,7 +254,7 @@ def _describe(options: argparse.Namespace) -> None:
 
         facts["weights"] = identify(config, options.weights).model_dump()
     if options.json:
-        _print_json(facts)
+        print_json(facts)
         return
     from harness.report import columns
 
@@ -290,7 +276,7 @@ def _import(options: argparse.Namespace) -> None:
 
     imported = import_weights(config, source, None if options.dry_run else options.out)
     if options.json:
-        _print_json(imported.shown())
+        print_json(imported.shown())
     else:
         print(imported.report())
     imported.require_fit()
@@ -302,7 +288,7 @@ def _index(options: argparse.Namespace) -> None:
     index = rebuild(Path(options.results))
     problems = [{"path": str(problem.path), "reason": problem.reason} for problem in index.problems]
     if options.json:
-        _print_json({"database": str(index.database), "records": index.records, "problems": problems})
+        print_json({"database": str(index.database), "records": index.records, "problems": problems})
     else:
         for problem in problems:
             print(f"left out: {problem['path']}: {problem['reason']}", file=sys.stderr)
@@ -341,10 +327,6 @@ def _bench(options: argparse.Namespace) -> None:
 
     found = [overhead(config, options.batch, options.pairs) for config in configs]
     if options.json:
-        _print_json([each.shown() for each in found])
+        print_json([each.shown() for each in found])
     else:
         print(report(found))
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, allow_nan=False))

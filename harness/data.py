@@ -69,7 +69,7 @@ def load_few(task: Task, folder: Path | None, count: int) -> Images:
     assert folder is not None, f"task {task.name} was resolved without a folder"
     listing = _listing(task, folder)
     chosen = spread_evenly(count, len(listing.images))
-    decoded = [_try_read(listing.images[index][0], task) for index in chosen]
+    decoded = [try_read(listing.images[index][0], task.image_size, task.channels) for index in chosen]
     if unreadable := [index for index, image in zip(chosen, decoded, strict=True) if image is None]:
         raise UserError(f"{listing.images[unreadable[0]][0]} holds no readable image", "repair or remove it")
     labels = np.array([listing.images[index][1] for index in chosen], np.int64)
@@ -127,15 +127,16 @@ def _decode(listing: Listing, task: Task, cache: Path) -> Images:
 
 def _decode_shard(part: Sequence[tuple[Path, int]], task: Task, pixels: Path, flags: Path) -> None:
     """Write the readable images of a shard, then, as the sign that it is whole, which of them were readable."""
-    decoded = [_try_read(path, task) for path, _ in part]
+    decoded = [try_read(path, task.image_size, task.channels) for path, _ in part]
     shape = (-1, task.channels, task.image_size, task.image_size)
     write_array(pixels, np.array([image for image in decoded if image is not None], np.uint8).reshape(shape))
     write_array(flags, np.array([image is not None for image in decoded]))
 
 
-def _try_read(path: Path, task: Task) -> Pixels | None:
+def try_read(path: Path, side: int, channels: int) -> Pixels | None:
+    """An image, (C, side, side), cropped as ADM does; None where the file holds none that can be read."""
     try:
-        return read_pixels(path, task.image_size, task.channels)
+        return read_pixels(path, side, channels)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError):
         return None
 

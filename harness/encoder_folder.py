@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from harness.encoders import ENCODERS, HALF, IMAGENET_MEAN, IMAGENET_STD, EncoderDefinition, Family
+from harness.encoders import ENCODERS, HALF, IMAGENET_MEAN, IMAGENET_STD, EncoderDefinition, Family, find
 from harness.errors import UserError, disk_error
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
 OWN_KEY = "dsr_bench"
+TIMM = "timm/"
 
 _Settings = Mapping[str, Any]
 
@@ -82,6 +83,25 @@ _HEAD_ARGUMENTS = {"num_classes", "global_pool", "dynamic_img_size", "drop_rate"
 _ANOTHER = (
     "give the folder of a SigLIP, DINOv2, DINOv3, MAE or CLIP model in HuggingFace's format, or of a ViT in timm's"
 )
+
+
+def encoder_named(text: str) -> EncoderDefinition:
+    """The encoder that a user means: a name of ours, a local folder, or a vision transformer of timm's.
+
+    Raises UserError where it is none of them.
+    """
+    folder = Path(text).expanduser()
+    if text in ENCODERS or not text:
+        return find(text)
+    if folder.is_dir():
+        return definition_in(folder)
+    if "/" in text.removeprefix(TIMM) or "_" not in text:
+        raise UserError(
+            f"there is no encoder {text}",
+            f"known: {', '.join(ENCODERS)}; or give a folder with a config.json, or a vision transformer of timm's",
+        )
+    definition = timm_definition(text.removeprefix(TIMM))
+    return definition.model_copy(update={"name": f"{TIMM}{text.removeprefix(TIMM)}"})
 
 
 def definition_in(folder: Path) -> EncoderDefinition:

@@ -61,6 +61,23 @@ def list_images(root: Path) -> Listing:
     return Listing(root, tuple(classes), tuple(found), digest.hexdigest()[:16])
 
 
+def images_below(root: Path) -> list[Path]:
+    """Every image in a folder and in those below it, in a fixed order.
+
+    Raises UserError where the folder is missing, unreadable, or holds none.
+    """
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise UserError(f"the data folder {root} {what}", "give --data a folder that holds images")
+    try:
+        found = _images_below(root)
+    except OSError as error:
+        raise disk_error(Path(error.filename or root), error) from error
+    if not found:
+        raise UserError(f"no images in {root}", f"add some: {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return found
+
+
 def _size(path: Path) -> int:
     """Bytes of a file; -1 for a link that leads nowhere, which is found unreadable when it is decoded."""
     try:

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from harness.codec import Codec
 from harness.data import Images
 from harness.errors import UserError, disk_error
 from harness.files import read_array, write_array, write_text
 from harness.images import Values, to_unit
-from harness.latents import Codec
 from harness.progress import Progress, say
 from harness.spec import Task
 

@@ -3,6 +3,7 @@
 # N batch, C channels of a latent, h and w its height and width, L tokens
 # K channels of an image, H its height, W its width
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from harness.progress import Progress
 from harness.weights import SHOWN_KEYS, read_tensors
 
 BATCH = 64
+SECONDS_BETWEEN = 30.0
 ABOUT = "about"
 MEAN, VARIANCE = "mean", "var"
 FETCH = "fetch or compute the statistics anew"
@@ -94,21 +96,26 @@ class LatentMoments:
 
 @torch.no_grad()
 def gather(
-    encode: Callable[[Tensor], Tensor], images: Images, device: torch.device, *, mirrored: bool = False
+    encode: Callable[[Tensor], Tensor], images: Images, partial: Path, device: torch.device, *, mirrored: bool = False
 ) -> LatentMoments:
     """The moments of all images' latents, in one pass; `mirrored`, each image counts twice, as it is and mirrored.
 
-    `encode` gives latents before whitening of images, (N, K, H, W) in [0, 1].
+    `encode` gives latents before whitening of images, (N, K, H, W) in [0, 1].  What has been gathered is kept in
+    `partial` every half minute: a pass that was killed goes on from there, to the same bytes.
     """
-    moments = LatentMoments()
-    with Progress("gathering statistics", len(images)) as progress:
-        for start in range(0, len(images), BATCH):
+    moments, done = _resumed(partial)
+    kept = time.monotonic()
+    with Progress("gathering statistics", len(images), done) as progress:
+        for start in range(done, len(images), BATCH):
             indices = np.arange(start, min(start + BATCH, len(images)))
             images_NKHW = torch.from_numpy(images.pixels(indices)).to(device) / 255
             moments.add(encode(images_NKHW))
             if mirrored:
                 moments.add(encode(images_NKHW.flip(-1)))
             progress.advance(len(indices))
+            if time.monotonic() - kept > SECONDS_BETWEEN:
+                _keep(partial, moments, start + len(indices))
+                kept = time.monotonic()
     return moments
 
 
@@ -148,6 +155,22 @@ def read_official_statistics(path: Path, shape: tuple[int, ...], encoder: str) -
             "name the encoder that they were computed for",
         )
     return LatentStatistics(mean.double(), variance.double(), Origin(encoder=encoder, data="", count=0))
+
+
+def _keep(partial: Path, moments: LatentMoments, done: int) -> None:
+    counts = torch.tensor([moments.count, done])
+    write_bytes(partial, save({"counts": counts, "mean": moments.mean.cpu(), "squares": moments.squares.cpu()}))
+
+
+def _resumed(partial: Path) -> tuple[LatentMoments, int]:
+    """What a pass has gathered so far, and of how many images."""
+    moments = LatentMoments()
+    if not partial.exists():
+        return moments, 0
+    content = read_tensors(partial)
+    moments.count, done = content["counts"].tolist()
+    moments.mean, moments.squares = content["mean"], content["squares"]
+    return moments, done
 
 
 def _read_pair(path: Path) -> tuple[Tensor, Tensor]:

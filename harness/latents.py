@@ -2,13 +2,10 @@
 
 # N batch, C channels of an image, Z channels of a latent, H height, W width, h and w a latent's height and width
 
-import hashlib
 import importlib
 import json
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.codec import Codec, exactly
 from harness.errors import UserError, disk_error
 from harness.files import sha256_of
 from harness.progress import say
-from harness.spec import Latents, PixelLatents, RaeLatents, StandInLatents, Task, VaeLatents
-from harness.tiles import in_tiles
+from harness.spec import PixelLatents, StandInLatents, Task, VaeLatents
 from harness.weights import fitted, read_tensors
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
@@ -37,38 +34,8 @@ ROTATION_KEY = 20260731
 MOST_ROTATED = 4096
 
 
-class Codec(ABC):
-    """Between images and what the denoiser sees, in float32 whatever the training's precision is.
-
-    An image becomes moments, which may be kept, and moments become the latents of one training step.
-    `identity` is a digest of all that decides the moments; `weights_sha256` that of the weights file, where there is
-    one.  `is_cached` says that moments are worth computing once, `draws` that latents depend on noise.
-    """
-
-    is_cached = False
-    draws = False
-    weights_sha256: str | None = None
-
-    def __init__(self, identity: Mapping[str, Any], moments_shape: tuple[int, int, int], device: torch.device) -> None:
-        self.identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        self.moments_shape = moments_shape
-        self.device = device
-
-    @abstractmethod
-    def moments(self, images_NCHW: Tensor) -> Tensor:
-        """What may be kept of images in [-1, 1], (N, *moments_shape), without a gradient."""
-
-    @abstractmethod
-    def latents(self, moments: Tensor, noise_NZhw: Tensor) -> Tensor:
-        """What the denoiser is trained on, (N, Z, h, w); the noise is standard normal, of the same shape."""
-
-    @abstractmethod
-    def decode(self, latents_NZhw: Tensor) -> Tensor:
-        """Images, (N, C, H, W) in about [-1, 1], without a gradient."""
-
-
-def codec_of(latents: Latents, task: Task, device: torch.device) -> Codec:
-    """The codec of a run, ready on the device.
+def plain_codec(latents: PixelLatents | StandInLatents | VaeLatents, task: Task, device: torch.device) -> Codec:
+    """The codec of latents that no representation encoder makes, ready on the device.
 
     Raises UserError where the task's images do not suit it, or its weights cannot be had.
     """
@@ -79,11 +46,6 @@ def codec_of(latents: Latents, task: Task, device: torch.device) -> Codec:
             return StandInCodec(latents, task, device)
         case VaeLatents():
             return VaeCodec(latents, task, device)
-        case RaeLatents():
-            raise UserError(
-                "the encoder of representation latents is not in this version yet",
-                "use --set latents.kind=stand-in --set latents.patch=16 to exercise the path, or another backbone",
-            )
 
 
 class PixelCodec(Codec):
@@ -129,7 +91,7 @@ class StandInCodec(Codec):
         def turn(tile: Tensor) -> Tensor:
             return _turned(self._rotation, functional.pixel_unshuffle(tile, self._patch))
 
-        return _exactly(turn, images_NCHW, ROTATION_TILE)
+        return exactly(turn, images_NCHW, ROTATION_TILE)
 
     def latents(self, moments: Tensor, noise_NZhw: Tensor) -> Tensor:
         del noise_NZhw
@@ -139,7 +101,7 @@ class StandInCodec(Codec):
         def turn_back(tile: Tensor) -> Tensor:
             return functional.pixel_shuffle(_turned(self._rotation.T, tile), self._patch)
 
-        return _exactly(turn_back, latents_NZhw, ROTATION_TILE)
+        return exactly(turn_back, latents_NZhw, ROTATION_TILE)
 
 
 class VaeCodec(Codec):
@@ -176,7 +138,7 @@ class VaeCodec(Codec):
             posterior = self._vae.encode(tile).latent_dist
             return torch.cat([posterior.mean, posterior.std], dim=1)
 
-        return _exactly(encode, images_NCHW, VAE_TILE)
+        return exactly(encode, images_NCHW, VAE_TILE)
 
     def latents(self, moments: Tensor, noise_NZhw: Tensor) -> Tensor:
         mean, std = moments.chunk(2, dim=1)
@@ -187,27 +149,7 @@ class VaeCodec(Codec):
             images: Tensor = self._vae.decode(tile / self._scale).sample
             return images
 
-        return _exactly(decode, latents_NZhw, VAE_TILE)
-
-
-@torch.no_grad()
-def _exactly(network: Callable[[Tensor], Tensor], inputs: Tensor, tile: int) -> Tensor:
-    """The same bits in any batch, on a CPU, and at any precision of the training."""
-    with _full_float32(inputs.device):
-        return in_tiles(network, tile, inputs.float())
-
-
-@contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32, whose error of a thousandth may exceed the width of a VAE's posterior."""
-    products = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    exact_convolutions = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    try:
-        with torch.autocast(device.type, enabled=False), exact_convolutions:
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = products
+        return exactly(decode, latents_NZhw, VAE_TILE)
 
 
 def _rotation(size: int) -> Tensor:

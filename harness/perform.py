@@ -14,18 +14,22 @@ from safetensors.torch import save
 from harness import data, provenance
 from harness.build import build, build_guide, load_released, size_of
 from harness.checkpoint import Checkpoints
+from harness.codec import Codec
 from harness.denoiser import Denoiser
 from harness.errors import UserError
 from harness.files import sha256_of, write_bytes, write_whole
 from harness.images import Pixels, grid
-from harness.latents import Codec, codec_of
+from harness.latents import plain_codec
+from harness.machine import find_device
 from harness.metrics import cost, digits, outliers
 from harness.objective import is_adaptive
 from harness.progress import say
+from harness.rae_codec import RaeCodec
 from harness.records import Measurement, OutlierStatistics, Provenance, RunRecord, SampleGrid
+from harness.representation import open_representation, reconstruction_of
 from harness.sample import Sampled, label_of, sample_all
 from harness.source import Source, open_source
-from harness.spec import Latents, RunConfig, StandInLatents, VaeLatents
+from harness.spec import RaeLatents, RunConfig, StandInLatents, VaeLatents
 from harness.stopwatch import Stopwatch
 from harness.store import record_name
 from harness.train import Training, train
@@ -49,11 +53,11 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     """Train, sample and measure one run in its workspace; every phase goes on from what is already there."""
     torch.set_num_threads(config.execution.threads)
     machine = _find_machine(config)
-    codec = codec_of(_placed(config), config.task, machine.device)
+    codec, latent_notes = _codec(config, machine.device)
     folder = Path(config.execution.data) if config.execution.data else None
     guide = build_guide(config)
     denoiser = build(config).to(machine.device)
-    findings = _Findings(cost.measurements(config, size_of(config)), _latent_notes(config, codec))
+    findings = _Findings(cost.measurements(config, size_of(config)), latent_notes)
     if config.weights is None:
         images = data.load(config.task, folder, Path(config.execution.runs) / "images")
         findings.notes += images.notes
@@ -65,6 +69,8 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     else:
         source = Source(data.load_few(config.task, folder, config.protocol.outlier_images), codec)
         training = _load(config, denoiser, findings)
+    if isinstance(codec, RaeCodec):
+        findings.measurements.append(reconstruction_of(codec, source.images))
     if _is_finite(denoiser, training):
         _keep_weights(denoiser.state_dict(), space.weights)
         if training.second_ema:
@@ -97,21 +103,22 @@ def _load(config: RunConfig, denoiser: Denoiser, findings: _Findings) -> Trainin
     return Training(torch.empty(0), 0.0, None)
 
 
-def _placed(config: RunConfig) -> Latents:
-    """The latents, their VAE where it is on this machine."""
-    if config.execution.vae is None:
-        return config.latents
-    assert isinstance(config.latents, VaeLatents), "a place for a VAE that the run has not"
-    return config.latents.model_copy(update={"weights": config.execution.vae})
-
-
-def _latent_notes(config: RunConfig, codec: Codec) -> list[str]:
+def _codec(config: RunConfig, device: torch.device) -> tuple[Codec, list[str]]:
+    """The codec of a run, and what its record says of it."""
+    latents = config.latents
+    if isinstance(latents, RaeLatents):
+        representation = open_representation(config, device)
+        return representation.codec, representation.notes()
+    if config.execution.vae is not None:
+        assert isinstance(latents, VaeLatents), "a place for a VAE that the run has not"
+        latents = latents.model_copy(update={"weights": config.execution.vae})
+    codec = plain_codec(latents, config.task, device)
     match config.latents:
         case StandInLatents():
-            return ["latents: a stand-in (patches under a fixed rotation), no representation encoder's"]
-        case VaeLatents():
-            return [f"latents: {config.latents.weights}, SHA-256 {codec.weights_sha256}, times {config.latents.scale}"]
-    return []
+            return codec, ["latents: a stand-in (patches under a fixed rotation), no representation encoder's"]
+        case VaeLatents(weights=name, scale=scale):
+            return codec, [f"latents: {name}, SHA-256 {codec.weights_sha256}, times {scale}"]
+    return codec, []
 
 
 def _sample_and_judge(
@@ -132,17 +139,7 @@ def _sample_and_judge(
 
 
 def _find_machine(config: RunConfig) -> Machine:
-    wanted = config.execution.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise UserError(f"there is no kind of device named {wanted!r}", "use --device cpu, cuda or cuda:1") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"runs on {device.type} are not supported", "use --device cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"this machine has {torch.cuda.device_count()} CUDA devices: no {wanted}", "use --device cpu")
+    device = find_device(config.execution.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     precision = _decide_precision(config.recipe.precision, device)
     if device.type == "cuda":

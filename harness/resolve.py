@@ -1,6 +1,5 @@
 """From names and overrides to one RunConfig, or to a UserError: all that a user can get wrong is found here."""
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,8 @@ from harness import registry, tasks
 from harness.backbone import Backbone, Network
 from harness.changes import Changes
 from harness.errors import UserError, unknown_name
-from harness.files import sha256_of
 from harness.registers import RegisterConfig
+from harness.resolve_latents import resolve_latents
 from harness.respacing import NUM_STEPS, kept_steps
 from harness.spec import (
     DdimSampler,
@@ -21,17 +20,14 @@ from harness.spec import (
     FlowObjective,
     Guidance,
     Guide,
-    Latents,
     Objective,
     Protocol,
     RunConfig,
     Sampler,
     SdeSampler,
-    VaeLatents,
 )
 
 LONGEST_LAST_STEP = 0.9
-VAE_CHANNELS = 3
 DEFAULT_TASK = "digits"
 
 
@@ -45,6 +41,7 @@ class Request:
     size: str | None = None
     seed: int = 0
     guide_size: str | None = None
+    neurons: str | None = None
     changes: tuple[str, ...] = ()
     execution: Execution = field(default_factory=Execution)
 
@@ -97,16 +94,13 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
     located = definition.locate(Path(execution.data) if execution.data else None)
     task = changes.apply("task", located.task)
     size = size or definition.size_of(backbone, task)
-    latents = changes.apply("latents", definition.latents(backbone), Latents)
-    latents, execution = _by_content(latents, execution)
-    if isinstance(latents, VaeLatents) and task.channels != VAE_CHANNELS:
-        raise UserError(
-            f"SD-VAE encodes RGB images, and those of {task.name} have {task.channels} channel", "use --task folder"
-        )
+    seen = resolve_latents(definition, backbone, task, execution, changes)
+    latents = seen.latents
     published = backbone.size(size)
     on_task = published if official_input else published.on(*latents.shape(task), task.num_classes)
     network = changes.apply("network", on_task)
-    registers = changes.apply("registers", dsr.configure(request.registers, backbone, network, latents))
+    stage = dsr.EncoderStage(latents, seen.encoder, request.neurons)
+    registers = changes.apply("registers", dsr.configure(request.registers, backbone, network, stage))
     config = RunConfig(
         backbone=backbone.name,
         size=size,
@@ -119,10 +113,10 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
         sampler=changes.apply("sampler", definition.sampler_of(backbone), Sampler),
         protocol=_in_force(changes.apply("protocol", definition.protocol(backbone, size, task))),
         seed=_seed(request.seed),
-        execution=execution,
+        execution=seen.execution,
     )
     network.check()
-    dsr.check(registers, network)
+    dsr.check(registers, network, seen.encoder)
     _check_objective(config, network)
     _check_sampler(config)
     return _with_weights(config, backbone, network, request.guide_size), network
@@ -154,17 +148,6 @@ def _with_weights(config: RunConfig, backbone: Backbone, network: Network, guide
     guide = Guide(backbone=f"{backbone.name}-{size}", network=guide_network, weights_sha256=guided_by.sha256)
     guidance = config.protocol.guidance.model_copy(update={"guide": guide})
     return config.model_copy(update={"protocol": config.protocol.model_copy(update={"guidance": guidance})})
-
-
-def _by_content(latents: Latents, execution: Execution) -> tuple[Latents, Execution]:
-    """A VAE in a folder is known by what it holds, not by its place on this machine."""
-    if not isinstance(latents, VaeLatents) or not Path(latents.weights).expanduser().is_dir():
-        return latents, execution
-    folder = Path(latents.weights).expanduser().resolve()
-    files = sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
-    digest = hashlib.sha256(b"".join(bytes.fromhex(sha256_of(path)) for path in files)).hexdigest()[:12]
-    named = latents.model_copy(update={"weights": f"{folder.name} [{digest}]"})
-    return named, execution.model_copy(update={"vae": str(folder)})
 
 
 def _in_force(protocol: Protocol) -> Protocol:

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from harness.codec import Codec
 from harness.denoiser import Denoiser
 from harness.files import read_array, sweep_parts, write_array
 from harness.guidance import Asked, guided
 from harness.images import Pixels, Values, to_uint8
-from harness.latents import Codec
 from harness.objective import Model, draw_samples, own_time
 from harness.progress import Progress
 from harness.randomness import Stream, generator

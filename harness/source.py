@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from harness.codec import Codec
 from harness.data import Images, Labels
 from harness.images import Values, to_unit
 from harness.latent_cache import Moments, moments_of
-from harness.latents import Codec
 from harness.randomness import Stream, generator
 from harness.spec import RunConfig
 
@@ -72,15 +72,20 @@ def open_source(config: RunConfig, images: Images, codec: Codec) -> Source:
 
 
 def training_batch(config: RunConfig, source: Source, step: int) -> Batch:
-    """The batch of one step: a function of (seed, step) alone.  Each epoch is a new order of all images."""
-    size, count = config.recipe.batch_size, len(source.images)
-    positions = np.arange(step * size, (step + 1) * size)
-    indices = np.array([_order(config.seed, int(p // count), count)[p % count] for p in positions])
+    """The batch of one step: a function of (seed, step) alone."""
+    size = config.recipe.batch_size
+    indices = indices_of(config.seed, step, size, len(source.images))
     flipped = np.zeros(size, np.bool_)
     if config.task.horizontal_flip:
         flipped = generator(config.seed, Stream.DATA_ORDER, 2 * step + 1).random(size) < FLIP_SHARE
     noise = source.posterior_noise(config.seed, step, size)
     return Batch(source.data(indices, flipped, noise), source.images.labels[indices])
+
+
+def indices_of(seed: int, step: int, size: int, count: int) -> Indices:
+    """The images of one step, out of `count`.  Each epoch is a new order of all of them."""
+    positions = np.arange(step * size, (step + 1) * size)
+    return np.array([_order(seed, int(p // count), count)[p % count] for p in positions])
 
 
 @lru_cache(maxsize=4)

@@ -79,12 +79,23 @@ class StandInLatents(Frozen):
 
 
 class RaeLatents(Frozen):
-    """Tokens of a frozen representation encoder, `channels` wide, one for each patch of `patch` squared."""
+    """Tokens of a frozen representation encoder, `channels` wide, one for each patch of `patch` squared (RAE).
+
+    They are those after the final norm, or with `before_norm` the last block's (RAE's `preln`), whitened; a `decoder`
+    of that size makes images of them.  `weights`, `decoder_weights` and `statistics` are empty where the published
+    encoder, a decoder trained here, and statistics computed here are used; else a file's name and the start of its
+    SHA-256.
+    """
 
     kind: Literal["rae"]
     encoder: str = "siglip2-b"
+    weights: str = ""
     channels: PositiveInt = 768
     patch: PositiveInt = 16
+    before_norm: bool = False
+    decoder: str = "vit-xl"
+    decoder_weights: str = ""
+    statistics: str = ""
 
     def shape(self, task: Task) -> tuple[int, int]:
         """(channels, side) of what the denoiser sees."""
@@ -281,6 +292,10 @@ class Execution(Frozen):
     weights: str | None = None
     guide: str | None = None
     vae: str | None = None
+    encoder: str | None = None
+    encoder_weights: str | None = None
+    decoder: str | None = None
+    statistics: str | None = None
     results: str = "results"
     runs: str = "runs"
 

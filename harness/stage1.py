@@ -6,10 +6,8 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,6 +23,7 @@ from harness.progress import Progress
 from harness.rae import Noise, decode, norms_of
 from harness.randomness import Stream, generator
 from harness.schedule import learning_rate
+from harness.source import indices_of
 from harness.spec import Recipe
 from harness.train import autocast
 
@@ -158,7 +157,7 @@ class _Trainer:
     def _draw(self) -> tuple[Tensor, Tensor]:
         """The images of a step and their noisy latents: a function of (seed, step) alone."""
         seed, step, size = self.lesson.seed, self.step, self.recipe.batch_size
-        pixels = self.images.pixels(_indices(seed, step, size, len(self.images)))
+        pixels = self.images.pixels(indices_of(seed, step, size, len(self.images)))
         if self.recipe.horizontal_flip:
             flipped = generator(seed, Stream.DATA_ORDER, 2 * step + 1).random(size) < FLIP_SHARE
             pixels[flipped] = pixels[flipped, :, :, ::-1]
@@ -224,14 +223,3 @@ def _rates(recipe: DecoderRecipe, epoch_steps: int) -> Recipe:
         learning_rate=recipe.learning_rate,
         final_learning_rate=recipe.final_learning_rate,
     )
-
-
-def _indices(seed: int, step: int, size: int, count: int) -> npt.NDArray[np.int64]:
-    """The images of one step.  Each epoch is a new order of all images."""
-    positions = np.arange(step * size, (step + 1) * size)
-    return np.array([_order(seed, int(p // count), count)[p % count] for p in positions])
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    return generator(seed, Stream.DATA_ORDER, 2 * epoch).permutation(count)

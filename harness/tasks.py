@@ -15,6 +15,7 @@ from harness.spec import (
     OdeSampler,
     PixelLatents,
     Protocol,
+    RaeLatents,
     Recipe,
     Sampler,
     StandInLatents,
@@ -24,6 +25,7 @@ from harness.spec import (
 DIGITS_FINGERPRINT = "uci-optical-digits-1797"
 DIGITS_IMAGES = 1797
 BALANCED_AT_LEAST = 1000
+DIGITS_LATENTS = RaeLatents(kind="rae", encoder="digits-vit", channels=32, patch=2, decoder="tiny")
 IMAGENET_IMAGES, IMAGENET_CLASSES, IMAGENET_GENERATED = 1_281_167, 1000, 50_000
 
 
@@ -180,7 +182,7 @@ TASKS: Mapping[str, TaskDefinition] = {
             "ema_decay": 0.995,
             "precision": "float32",
         },
-        stand_ins={"sd-vae": PixelLatents(), "rae": StandInLatents(kind="stand-in", patch=2)},
+        stand_ins={"sd-vae": PixelLatents(), "rae": DIGITS_LATENTS},
     ),
     "folder": TaskDefinition(
         title="your own images in class subfolders (--data DIR): ADM crop to 32 x 32 RGB, flips; "

@@ -2,8 +2,8 @@
 
     python -m harness.train_digits_encoder
 
-It learns to tell the ten digits from all of its tokens, weighed by one learned query, and to fill in patches that it
-does not see.  Its weights are part of the task: a new file makes results over its latents incomparable.
+It learns to tell the ten digits from all of its tokens, weighed by one learned query, and from every token the pixels
+of its patch, seen or hidden.  Its weights are part of the task: a new file makes results over its latents incomparable.
 """
 
 # N batch, L patches, D width, P pixels of a patch
@@ -44,14 +44,16 @@ class Student(nn.Module):
         tokens_NLD = self.vit.norm(self.vit.blocks(self.vit._pos_embed(seen_NLD)))  # noqa: SLF001
         weights_NL = (tokens_NLD @ self.query).softmax(dim=1)
         logits: Tensor = self.classes((weights_NL[..., None] * tokens_NLD).sum(dim=1))
-        return logits, self.pixels(tokens_NLD)
+        pixels_NLP: Tensor = self.pixels(tokens_NLD)
+        return logits, pixels_NLP
 
     def loss(self, images_NCHW: Tensor, labels_N: Tensor, hidden_NL: Tensor) -> Tensor:
-        """Cross-entropy of the classes, and the mean square error of the pixels of hidden patches."""
+        """Cross-entropy of the classes, and the mean square error of the pixels, hidden or seen."""
         logits, pixels_NLP = self(images_NCHW, hidden_NL)
         wanted_NLP = functional.pixel_unshuffle(images_NCHW, self.patch).flatten(2).transpose(1, 2)
-        error = (pixels_NLP - wanted_NLP)[hidden_NL].square().mean()
-        return functional.cross_entropy(logits, labels_N) + error
+        error = (pixels_NLP - wanted_NLP).square().mean()
+        loss: Tensor = functional.cross_entropy(logits, labels_N) + error
+        return loss
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 # N images, L patches, D width, C channels, H height, W width of the pixels
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch.nn import functional
 from harness.encoder import Encoder, Features
 from harness.encoder_records import OUTLIER, PatchChange
 from harness.metrics.encoder_outliers import relative_norms
+
+IsOutlier = Callable[[Tensor], Tensor]
 
 
 def change_of_patches(plain_NLD: Tensor, changed_NLD: Tensor, outliers_NL: Tensor) -> PatchChange | None:
@@ -35,23 +37,33 @@ def change_of_patches(plain_NLD: Tensor, changed_NLD: Tensor, outliers_NL: Tenso
     return PatchChange(images=kept_2N.shape[1], cosine=cosine, relative_difference=relative_difference)
 
 
+def above_median(patches_NLD: Tensor, times: float = OUTLIER) -> Tensor:
+    """Which patches' norms exceed so many medians of their image, (N, L)."""
+    return relative_norms(patches_NLD)[0] > times
+
+
+def above_norm(threshold: float) -> IsOutlier:
+    """The rule that asks for norms above a threshold."""
+    return lambda patches_NLD: patches_NLD.float().norm(dim=-1) > threshold
+
+
 @torch.no_grad()
-def outlier_mask(encoder: Encoder, pixels_NCHW: Tensor, layer: int, threshold: float = OUTLIER) -> Tensor:
-    """Which patches are outliers at a layer's output, (N, L): their norm exceeds `threshold` medians of their image."""
-    return _above(encoder, pixels_NCHW, threshold)[1][layer]
+def outlier_mask(encoder: Encoder, pixels_NCHW: Tensor, layer: int, is_outlier: IsOutlier = above_median) -> Tensor:
+    """Which patches are outliers at a layer's output, (N, L)."""
+    return _above(encoder, pixels_NCHW, is_outlier)[1][layer]
 
 
 @torch.no_grad()
 def zeroing_control(
-    encoder: Encoder, pixels_NCHW: Tensor, detect_layer: int, threshold: float = OUTLIER
+    encoder: Encoder, pixels_NCHW: Tensor, detect_layer: int, is_outlier: IsOutlier = above_median
 ) -> PatchChange | None:
     """What merely zeroing outliers does to the other patches of the encoder's normed features.
 
     The outliers are those of `detect_layer`.  They are set to zero, image by image, in the output of the first layer
-    at which one of them exceeds `threshold` medians.  Images without outliers, of which nothing would change, are left
+    at which one of them is one.  Images without outliers, of which nothing would change, are left
     out; None where no image has any.
     """
-    plain, above = _above(encoder, pixels_NCHW, threshold)
+    plain, above = _above(encoder, pixels_NCHW, is_outlier)
     outliers_NL = above[detect_layer]
     touched_N = outliers_NL.any(dim=1)
     if not touched_N.any():
@@ -61,13 +73,12 @@ def zeroing_control(
     return change_of_patches(plain.normed[touched_N], zeroed.normed[touched_N], outliers_NL[touched_N])
 
 
-def _above(encoder: Encoder, pixels_NCHW: Tensor, threshold: float) -> tuple[Features, list[Tensor]]:
+def _above(encoder: Encoder, pixels_NCHW: Tensor, is_outlier: IsOutlier) -> tuple[Features, list[Tensor]]:
     """An encoder's features, and its outliers at each layer."""
     above: list[Tensor] = []
 
     def watch(layer: int, tokens_NTD: Tensor) -> None:  # noqa: ARG001
-        relative_NL, _ = relative_norms(encoder.patches(tokens_NTD))
-        above.append(relative_NL > threshold)
+        above.append(is_outlier(encoder.patches(tokens_NTD)))
 
     features: Features = encoder(pixels_NCHW, watch)
     return features, above

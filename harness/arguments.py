@@ -1,0 +1,54 @@
+"""What the flags of all verbs share: their types, and how an answer is printed for machines."""
+
+import argparse
+import json
+from typing import Any
+
+
+def whole(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    number = whole(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return number
+
+
+def add_changes(parser: argparse.ArgumentParser, example: str) -> None:
+    """`--set`, which changes any field of a configuration."""
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help=f"change any field: --set {example}",
+    )
+
+
+def add_encoder(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Which encoder, and where its weights are."""
+    parser.add_argument(
+        "--encoder",
+        required=required,
+        metavar="NAME_OR_DIR",
+        help="an encoder of `list encoders`, a folder with a config.json, or timm/NAME",
+    )
+    parser.add_argument("--encoder-weights", metavar="PATH", help="its weights, instead of the published ones")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Where it is computed."""
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    parser.add_argument("--threads", type=whole, default=0, help="CPU threads (default: every core of this process)")
+
+
+def print_json(value: Any) -> None:
+    """Print data as JSON."""
+    print(json.dumps(value, indent=1, allow_nan=False))

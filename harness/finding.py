@@ -1,0 +1,268 @@
+"""Find an encoder's register neurons in images, and measure what moving them into registers does."""
+
+# N batch, L patches, D width, C channels, S side of the encoder's input
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import dsr
+from dsr.neurons import NeuronList, Round, Search, merged, write
+from dsr.search import by_layer, ranked, round_of, score
+from harness.encoder import Encoder
+from harness.encoder_folder import encoder_named
+from harness.encoder_records import OUTLIER, EncoderOutliers, PatchChange, Verdict, pooled
+from harness.encoder_weights import LoadedEncoder, load
+from harness.encoders import EncoderDefinition
+from harness.errors import UserError
+from harness.frozen import Frozen, NonNegativeFloat, NonNegativeInt
+from harness.image_stream import ImageStream, open_stream
+from harness.metrics.encoder_outliers import probe, relative_norms
+from harness.metrics.patch_change import above_norm, change_of_patches, outlier_mask, zeroing_control
+from harness.progress import Progress, say
+
+LOOKED_AT, TRIED_ON = 64, 16
+# A largest norm below twice the median is what registers are asked for; few neurons, so that patches stay as they are.
+TARGET = 2.0
+LADDER = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 75, 100)
+BATCH_BYTES, MOST_AT_ONCE = 256 * 2**20, 64
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user asks to be found; None is for us to propose.
+
+    `as_published` lets class token, registers and the mean of all tokens be outliers, spares the first patch as a class
+    token, and lets a later round find neurons again.
+    """
+
+    encoder: str
+    data: str
+    weights: str | None = None
+    images: int = 500
+    rounds: int = 1
+    threshold: float | None = None
+    layer: int | None = None
+    sparsity: float | None = 0.5
+    lowest_layer: int = 0
+    highest_layer: int = -1
+    top_k: int | None = None
+    as_published: bool = False
+
+
+class Effect(Frozen):
+    """What test-time registers do at the layer of detection, on `images` of the data.
+
+    The largest patch norm over the median, mean over images, `before` and `after`; how far the patches that are no
+    outliers moved, in images that have outliers; and how far they move where the outliers are merely set to zero.
+    """
+
+    images: NonNegativeInt
+    layer: NonNegativeInt
+    before: NonNegativeFloat
+    after: NonNegativeFloat
+    others: PatchChange | None
+    others_zeroing: PatchChange | None
+
+
+class Finding(Frozen):
+    """The end of a search: a list and its effect, or nothing found.
+
+    The verdict is the probe's, by norms above three medians; a threshold of the user's may find tokens all the same.
+    """
+
+    encoder: str
+    verdict: Verdict
+    images: NonNegativeInt
+    neurons: NeuronList | None = None
+    effect: Effect | None = None
+
+
+def find_neurons(wanted: Wanted, device: torch.device) -> Finding:
+    """Search an encoder for register neurons, in as many rounds as wanted; a round without outliers is the last.
+
+    Raises UserError where the encoder or the images cannot be had, or a layer is wanted that there is not.
+    """
+    definition = encoder_named(wanted.encoder)
+    _check(wanted, definition)
+    loaded = load_here(wanted.encoder, definition, wanted.weights, device)
+    encoder, stream = loaded.encoder, open_stream(wanted.data, definition, wanted.images)
+    seen = _look(encoder, stream)
+    found = NeuronList(
+        name=f"{Path(definition.name).name}-found",
+        encoder=definition.name,
+        encoder_sha256=loaded.sha256,
+        source=f"python -m harness neurons find; by norms above {OUTLIER:g} medians: {seen.verdict}",
+        data=stream.fingerprint,
+        first_patch="kept" if wanted.as_published else "treated",
+        neurons={},
+    )
+    for number in range(1, wanted.rounds + 1):
+        _attach(found, encoder)
+        search = _proposed(wanted, seen if number == 1 else _look(encoder, stream), number)
+        one = None if search is None else _one_round(wanted, search, encoder, stream, found)
+        if one is None:
+            break
+        best = by_layer(one.ranked)
+        found = found.model_copy(
+            update={"neurons": merged(found.neurons, best), "found": (*found.found, one), "rounds": number}
+        )
+    if not found.found:
+        return Finding(encoder=definition.name, verdict=seen.verdict, images=len(stream))
+    effect = _effect(found, encoder, stream, found.found[0].search)
+    return Finding(encoder=definition.name, verdict=seen.verdict, images=len(stream), neurons=found, effect=effect)
+
+
+def load_here(named: str, definition: EncoderDefinition, weights: str | None, device: torch.device) -> LoadedEncoder:
+    """An encoder with its weights on a device; those of a folder that was named are its own."""
+    folder = named if Path(named).expanduser().is_dir() else None
+    loaded = load(definition, weights or folder)
+    loaded.encoder.to(device)
+    return loaded
+
+
+def at_once(encoder: EncoderDefinition) -> int:
+    """How many images' activations, of all layers, may be in memory together."""
+    one = 4 * encoder.depth * (encoder.grid**2 + encoder.num_prefix_tokens + 1) * encoder.hidden
+    return max(1, min(MOST_AT_ONCE, BATCH_BYTES // one))
+
+
+def keep(finding: Finding, path: Path) -> None:
+    """Write what was found as a list; with nothing found, nothing."""
+    if finding.neurons is not None:
+        write(path, finding.neurons.model_copy(update={"name": path.stem}))
+
+
+def _check(wanted: Wanted, encoder: EncoderDefinition) -> None:
+    layers = f"{encoder.name} has the layers 0 to {encoder.depth - 1}"
+    if wanted.layer is not None and not -encoder.depth <= wanted.layer < encoder.depth:
+        raise UserError(f"outliers cannot be detected at layer {wanted.layer}: {layers}", "--layer -1 is the last")
+    highest = encoder.depth - 1 if wanted.highest_layer < 0 else wanted.highest_layer
+    if not wanted.lowest_layer <= highest < encoder.depth:
+        raise UserError(
+            f"no layer is at least {wanted.lowest_layer} and at most {wanted.highest_layer}: {layers}",
+            "choose --lowest-layer and --highest-layer among them",
+        )
+
+
+def _attach(found: NeuronList, encoder: Encoder) -> None:
+    """The encoder with the neurons that are known, or as it was born where none is."""
+    dsr.attach_to_encoder(found.registers() if found.neurons else None, encoder)
+
+
+def _look(encoder: Encoder, stream: ImageStream) -> EncoderOutliers:
+    return probe(encoder, stream.batches(encoder, at_once(encoder.definition), LOOKED_AT))
+
+
+def _proposed(wanted: Wanted, seen: EncoderOutliers, number: int) -> Search | None:
+    """The settings of a round; None where no threshold is given and the norms show no outliers."""
+    layer, threshold = wanted.layer, wanted.threshold
+    if threshold is None and not seen.outlier_layers:
+        say(f"round {number}: {seen.verdict}, by {seen.images} images: too few norms above {OUTLIER:g} medians")
+        return None
+    layer = _layer_of(seen) if layer is None else layer
+    if threshold is None:
+        threshold = OUTLIER * seen.layers[layer].median_norm
+    say(f"round {number}: outliers are tokens above {threshold:.4g} after layer {layer}")
+    return Search(
+        threshold=threshold,
+        layer=layer,
+        sparsity=wanted.sparsity,
+        lowest_layer=wanted.lowest_layer,
+        highest_layer=wanted.highest_layer,
+        top_k=wanted.top_k or LADDER[-1],
+        rows="all" if wanted.as_published else "patches",
+    )
+
+
+def _layer_of(seen: EncoderOutliers) -> int:
+    """The last layer that has at least half as many outliers as the layer with most; the last of all if none has."""
+    most = max(layer.share_above_3x for layer in seen.layers)
+    return max(layer.layer for layer in seen.layers if layer.share_above_3x >= most / 2)
+
+
+def _one_round(
+    wanted: Wanted, search: Search, encoder: Encoder, stream: ImageStream, found: NeuronList
+) -> Round | None:
+    """One pass over the images; None where none of them has an outlier."""
+    with Progress("searching", len(stream)) as progress:
+        scores = score(encoder, _told(stream.batches(encoder, at_once(encoder.definition)), progress), search)
+    if not scores.images_with_outliers:
+        say(f"no token of {scores.images} images is above {search.threshold:g}")
+        return None
+    known = [] if wanted.as_published else [(layer, one) for layer, ones in found.neurons.items() for one in ones]
+    best = ranked(scores, search, known)
+    if wanted.top_k is None:
+        best = _fewest(best, search, encoder, stream, found)
+    return round_of(scores, search.model_copy(update={"top_k": len(best)}), best)
+
+
+def _told(batches: Iterator[Tensor], progress: Progress) -> Iterator[Tensor]:
+    for pixels_NCSS in batches:
+        yield pixels_NCSS
+        progress.advance(len(pixels_NCSS))
+
+
+def _fewest(
+    best: tuple[tuple[int, int, float], ...],
+    search: Search,
+    encoder: Encoder,
+    stream: ImageStream,
+    found: NeuronList,
+) -> tuple[tuple[int, int, float], ...]:
+    """As few of the best as bring the largest norm below twice the median, on some images; else those that do best."""
+    tried: list[tuple[float, int]] = []
+    for count in [count for count in LADDER if count < len(best)] + [len(best)]:
+        chosen = found.model_copy(update={"neurons": merged(found.neurons, by_layer(best[:count]))})
+        _attach(chosen, encoder)
+        tried.append((_largest(encoder, stream, search, TRIED_ON), count))
+        if tried[-1][0] < TARGET:
+            break
+    _attach(found, encoder)
+    largest, count = min(tried)
+    say(f"{count} neurons bring the largest norm to {largest:.2f} medians on {min(TRIED_ON, len(stream))} images")
+    return best[:count]
+
+
+def _largest(encoder: Encoder, stream: ImageStream, search: Search, most: int) -> float:
+    """The largest patch norm over the median at the layer of detection: mean over images."""
+    relative: list[Tensor] = []
+
+    def watch(layer: int, tokens_NLD: Tensor) -> None:
+        if layer == search.layer % encoder.depth:
+            relative.append(relative_norms(encoder.patches(tokens_NLD))[0].amax(dim=1))
+
+    with torch.no_grad():
+        for pixels_NCSS in stream.batches(encoder, at_once(encoder.definition), most):
+            encoder(pixels_NCSS, watch)
+    return float(torch.cat(relative).double().mean())
+
+
+@torch.no_grad()
+def _effect(found: NeuronList, encoder: Encoder, stream: ImageStream, search: Search) -> Effect:
+    layer, is_outlier = search.layer % encoder.depth, above_norm(search.threshold)
+    moved: list[PatchChange | None] = []
+    zeroed: list[PatchChange | None] = []
+    dsr.attach_to_encoder(None, encoder)
+    before = _largest(encoder, stream, search, LOOKED_AT)
+    for pixels_NCSS in stream.batches(encoder, at_once(encoder.definition), LOOKED_AT):
+        mask_NL = outlier_mask(encoder, pixels_NCSS, layer, is_outlier)
+        plain_NLD = encoder(pixels_NCSS).normed
+        zeroed.append(zeroing_control(encoder, pixels_NCSS, layer, is_outlier))
+        _attach(found, encoder)
+        changed_NLD = encoder(pixels_NCSS).normed
+        dsr.attach_to_encoder(None, encoder)
+        has = mask_NL.any(dim=1)
+        moved.append(change_of_patches(plain_NLD[has], changed_NLD[has], mask_NL[has]) if has.any() else None)
+    _attach(found, encoder)
+    return Effect(
+        images=min(LOOKED_AT, len(stream)),
+        layer=layer,
+        before=before,
+        after=_largest(encoder, stream, search, LOOKED_AT),
+        others=pooled(moved),
+        others_zeroing=pooled(zeroed),
+    )

@@ -1,0 +1,112 @@
+"""Carry out `stage1`: a decoder and statistics for an encoder, ahead of the runs that use them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import decoders
+from harness.changes import Changes
+from harness.decoders import DecoderRecipe
+from harness.discriminator import Discriminator, fresh_discriminator
+from harness.encoder_folder import encoder_named
+from harness.errors import UserError
+from harness.files import sha256_of
+from harness.finding import load_here
+from harness.latent_statistics import read_official_statistics, write_statistics
+from harness.machine import start
+from harness.rae_codec import FrozenEncoder
+from harness.report import columns
+from harness.representation import SEED, Stage1
+from harness.resolve import Request, resolve
+from harness.spec import RaeLatents, RunConfig
+from harness.tasks import TASKS
+
+DINO_S8 = "timm/vit_small_patch8_224.dino"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is wanted of stage 1.  `recipe_changes` are FIELD=VALUE texts that begin with "recipe."."""
+
+    recipe_changes: tuple[str, ...] = ()
+    statistics_only: bool = False
+    import_statistics: Path | None = None
+    discriminator: str | None = None
+    discriminator_weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The files of stage 1, and the digest of the encoder that the statistics are of."""
+
+    encoder: str
+    digest: str
+    statistics: Path
+    decoder: Path | None
+
+    def shown(self) -> dict[str, Any]:
+        """For machines."""
+        files = {"statistics": self.statistics, "decoder": self.decoder}
+        told = {name: {"path": str(file), "sha256": sha256_of(file)} for name, file in files.items() if file}
+        return {"encoder": self.encoder, "encoder_digest": self.digest} | told
+
+    def report(self) -> str:
+        """For a person."""
+        rows = [["encoder", f"{self.encoder}, configuration {self.digest[:16]}"], ["statistics", str(self.statistics)]]
+        return columns([*rows, ["decoder", str(self.decoder or "none was asked for")]])
+
+
+def prepare(request: Request, asked: Preparation) -> Prepared:
+    """Train the decoder of a request's encoder unless that is done, and gather or import the statistics.
+
+    Raises UserError where weights cannot be had, the recipe asks for what is not there, or training diverges.
+    """
+    config = resolve(request)
+    if not isinstance(config.latents, RaeLatents):
+        raise UserError(
+            f"the task {config.task.name} sees {config.latents.kind} latents by default: there is no encoder",
+            "name one with --encoder",
+        )
+    recipe = _recipe(config, asked)
+    stage1 = Stage1(config, start(config.execution.device, config.execution.threads))
+    decoder = None
+    if not asked.statistics_only and asked.import_statistics is None:
+        judge = _discriminator(recipe, asked, stage1.device)
+        decoder = stage1.train(recipe, judge)
+    frozen = stage1.with_registers()
+    if asked.import_statistics is not None:
+        statistics = _import(asked.import_statistics, stage1, frozen)
+    else:
+        statistics = stage1.statistics_file(frozen)
+    return Prepared(config.latents.encoder, frozen.digest, statistics, decoder)
+
+
+def _recipe(config: RunConfig, asked: Preparation) -> DecoderRecipe:
+    """RAE's for an official task, the digits' for a small one, with the user's changes."""
+    name = "rae" if TASKS[config.task.name].official else "digits"
+    return Changes(asked.recipe_changes, ["recipe"]).apply("recipe", decoders.recipe(name))
+
+
+def _discriminator(recipe: DecoderRecipe, asked: Preparation, device: torch.device) -> Discriminator | None:
+    if recipe.adversarial_weight == 0:
+        return None
+    named = asked.discriminator or DINO_S8
+    try:
+        loaded = load_here(named, encoder_named(named), asked.discriminator_weights, device)
+    except UserError as error:
+        raise UserError(
+            f"the adversarial loss needs an encoder that judges: {error.problem}",
+            "give its weights with --discriminator-weights PATH, or train without: --set recipe.adversarial_weight=0",
+        ) from error
+    return fresh_discriminator(loaded.encoder, SEED)
+
+
+def _import(file: Path, stage1: Stage1, frozen: FrozenEncoder) -> Path:
+    """The statistics of an official file, declared to be of this encoder, where runs find them."""
+    side = frozen.encoder.definition.grid
+    found = read_official_statistics(file, (frozen.encoder.width, side, side), frozen.digest)
+    place = stage1.place_of_statistics(frozen)
+    write_statistics(place, found)
+    return place
