@@ -82,6 +82,7 @@ class NeuronList(Frozen):
         return AddedRegisters(
             kind="test-time",
             neuron_list=self.name,
+            encoder_sha256=self.encoder_sha256,
             rounds=self.rounds,
             neurons=self.neurons,
             first_patch=self.first_patch,

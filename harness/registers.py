@@ -70,11 +70,12 @@ class AddedRegisters(Frozen):
 
     The official slice 1:-count spares the first token as a class token.  In an encoder without one it spares a patch:
     "kept" does so, as the published numbers did; "treated" is what was meant.  `neuron_list` is where the neurons were
-    read, `rounds` how often the search was repeated with the registers found before (the recursive form).
+    read, `encoder_sha256` the weights that they were found in (empty where that is not known), `rounds` how often the search was repeated with the registers found before (the recursive form).
     """
 
     kind: Literal["test-time"]
     neuron_list: str
+    encoder_sha256: str = ""
     rounds: PositiveInt = 1
     neurons: dict[NonNegativeInt, tuple[NonNegativeInt, ...]]
     count: PositiveInt = 1

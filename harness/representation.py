@@ -34,7 +34,7 @@ from harness.progress import say
 from harness.rae import LatentForm, whitening_of
 from harness.rae_codec import FrozenEncoder, RaeCodec
 from harness.records import Measurement
-from harness.registers import EncoderRegisters, TrainedRegisters
+from harness.registers import AddedRegisters, EncoderRegisters, TrainedRegisters
 from harness.resolve_latents import at_task
 from harness.spec import RaeLatents, RunConfig
 from harness.stage1 import Lesson, train_decoder
@@ -124,6 +124,8 @@ class Stage1:
     def with_registers(self) -> FrozenEncoder:
         """The encoder with the run's test-time registers, from now on."""
         registers = self.config.registers.encoder
+        if isinstance(registers, AddedRegisters):
+            _require_same_weights(registers, self.loaded)
         dsr.attach_to_encoder(registers, self.loaded.encoder)
         return self._frozen(registers)
 
@@ -184,13 +186,24 @@ class Stage1:
             "definition": self.loaded.encoder.definition.model_dump(mode="json", exclude={"name", "title"}),
             "weights": self.loaded.sha256,
             "form": form.model_dump(mode="json"),
-            "registers": registers and registers.model_dump(mode="json", exclude={"neuron_list", "rounds"}),
+            "registers": registers
+            and registers.model_dump(mode="json", exclude={"neuron_list", "encoder_sha256", "rounds"}),
         }
         return FrozenEncoder(self.loaded.encoder, form, _digest(about, whole=True))
 
     def _digest_of_decoder(self) -> str:
         about = [self.plain.digest, self.shape.model_dump(mode="json"), self.config.task.data_fingerprint, SEED]
         return _digest(about)
+
+
+def _require_same_weights(registers: AddedRegisters, loaded: LoadedEncoder) -> None:
+    """Raise UserError where a list's neurons were found in other weights."""
+    if registers.encoder_sha256 not in ("", loaded.sha256):
+        raise UserError(
+            f"the neurons of {registers.neuron_list} were found in other weights than {loaded.name}: SHA-256 "
+            f"{registers.encoder_sha256[:SHOWN_DIGITS]}, not {loaded.sha256[:SHOWN_DIGITS]}",
+            "find those of these weights: python -m harness neurons find",
+        )
 
 
 def _in_use(config: RunConfig, named: str) -> EncoderDefinition:
