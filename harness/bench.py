@@ -117,7 +117,7 @@ def _training_step(config: RunConfig, batch_size: int) -> Callable[[], None]:
     times_N = objective.training_times(torch.rand(batch_size))
 
     def step() -> None:
-        weight = denoiser.loss_weight(data)
+        weight = denoiser.loss_weight(data, times_N)
         losses_N = objective.loss(lambda x, t_N: denoiser(x, t_N, labels_N), data, noise, times_N, weight)
         optimizer.zero_grad(set_to_none=True)
         losses_N.mean().backward()  # type: ignore[no-untyped-call]

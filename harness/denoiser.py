@@ -52,7 +52,7 @@ def watch_nothing(index: int, tokens_NLD: Tensor) -> None:
     """The watcher of a forward pass that nobody watches."""
 
 
-def count_every_patch(data_NCHW: Tensor) -> float:  # noqa: ARG001
+def count_every_patch(data_NCHW: Tensor, times_N: Tensor) -> float:  # noqa: ARG001
     """The weight of the training loss when no patch is left out."""
     return 1.0
 
@@ -62,7 +62,7 @@ class Denoiser(nn.Module, ABC):
 
     A family implements those and `embed_label`; what `condition` holds is its own affair.  Between two trunks, as
     before the head of DiT-DH, `hand_over` makes the tokens and the condition of the next.  Set `trunks`, `null_label`
-    (None without a class for "no class") and `patch_tokens`.  `loss_weight` maps clean data (N, C, H, W) to the weight
+    (None without a class for "no class") and `patch_tokens`.  `loss_weight` maps clean data (N, C, H, W) and times (N,) to the weight
     of its elements in the training loss.
     """
 
@@ -70,7 +70,7 @@ class Denoiser(nn.Module, ABC):
     trunks: tuple[Trunk, ...]
     null_label: int | None
     patch_tokens: int
-    loss_weight: Callable[[Tensor], Tensor | float]
+    loss_weight: Callable[[Tensor, Tensor], Tensor | float]
 
     def __init__(self) -> None:
         super().__init__()

@@ -45,10 +45,16 @@ class WiderMlp(Frozen):
 
 
 class LossMask(Frozen):
-    """Leave patches out of the training loss whose norm is above a threshold, in units of their image's median."""
+    """Leave patches out of the training loss whose norm is above a threshold, in units of their image's median.
+
+    With `time_shift` S (DSR's --token_norm_shift; sqrt(48) for SigLIP2-B) the others are weighed as though each were
+    trained at times shifted by S times its norm over the median; `logit_normal` corrects for times drawn so.
+    """
 
     above: PositiveFloat
     unit: Literal["median", "absolute"] = "median"
+    time_shift: PositiveFloat | None = None
+    logit_normal: bool = False
 
 
 class TrainedRegisters(Frozen):
@@ -70,7 +76,8 @@ class AddedRegisters(Frozen):
 
     The official slice 1:-count spares the first token as a class token.  In an encoder without one it spares a patch:
     "kept" does so, as the published numbers did; "treated" is what was meant.  `neuron_list` is where the neurons were
-    read, `encoder_sha256` the weights that they were found in (empty where that is not known), `rounds` how often the search was repeated with the registers found before (the recursive form).
+    read, `encoder_sha256` the weights in which they were found (empty where that is not known), `rounds` how often the
+    search was repeated with the registers found before (the recursive form).
     """
 
     kind: Literal["test-time"]

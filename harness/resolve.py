@@ -224,6 +224,8 @@ def _check_objective(config: RunConfig, network: Network) -> None:
         )
     if isinstance(objective, FlowObjective):
         _check_flow(objective)
+    elif config.registers.loss_mask is not None and config.registers.loss_mask.time_shift is not None:
+        raise UserError("a time shift of the loss needs a flow's times", "leave registers.loss_mask.time_shift out")
     if config.recipe.label_dropout > 0 and not network.has_null_class:
         raise UserError(
             'labels cannot be dropped: this network has no embedding for "no class"',

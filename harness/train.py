@@ -113,7 +113,7 @@ class _Session:
             group["lr"] = learning_rate(recipe, self.step)
         with autocast(self.device, precision):
             times = objective.training_times(draw.uniform)
-            weight = self.denoiser.loss_weight(draw.data)
+            weight = self.denoiser.loss_weight(draw.data, times)
             losses_N = objective.loss(draw.model(self.denoiser), draw.data, draw.noise, times, weight)
         loss = losses_N.float().mean()
         self.optimizer.zero_grad(set_to_none=True)

@@ -79,7 +79,8 @@ def _loss(config: RunConfig, denoiser: Denoiser) -> Tensor:
     data, uniform, labels = _inputs(config)
     objective = objective_of(config)
     noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(2))
-    times, weight = objective.training_times(uniform * 0.5), denoiser.loss_weight(data)
+    times = objective.training_times(uniform * 0.5)
+    weight = denoiser.loss_weight(data, times)
     return objective.loss(lambda x, t: denoiser(x, t, labels), data, noise, times, weight).mean()
 
 

@@ -124,7 +124,7 @@ def test_a_gate_closes_what_attention_says(elementwise: bool, outputs: int) -> N
 def test_masked_patches_cost_nothing_and_the_rest_counts_fully() -> None:
     data = torch.ones(2, 3, 8, 8)
     data[0, :, 0:2, 2:4] = 10.0
-    weights = element_weights(LossMask(above=2.0), patch_tokens=16)(data)
+    weights = element_weights(LossMask(above=2.0), patch_tokens=16)(data, torch.full((2,), 0.5))
     assert weights.shape == (2, 1, 8, 8)
     assert not weights[0, 0, 0:2, 2:4].any()
     assert float(weights.mean()) == pytest.approx(1.0)
