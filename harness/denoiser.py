@@ -62,8 +62,8 @@ class Denoiser(nn.Module, ABC):
 
     A family implements those and `embed_label`; what `condition` holds is its own affair.  Between two trunks, as
     before the head of DiT-DH, `hand_over` makes the tokens and the condition of the next.  Set `trunks`, `null_label`
-    (None without a class for "no class") and `patch_tokens`.  `loss_weight` maps clean data (N, C, H, W) and times (N,) to the weight
-    of its elements in the training loss.
+    (None without a class for "no class") and `patch_tokens`.  `loss_weight` maps clean data (N, C, H, W) and times,
+    (N,), to the weight of the data's elements in the training loss.
     """
 
     registers: Registers

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from harness.denoiser import Denoiser
-from harness.latents import codec_of
+from harness.latents import plain_codec
 from harness.resolve import Request, resolve
 from harness.sample import Sampled
 from harness.spec import Execution, RunConfig
@@ -54,7 +54,7 @@ def quick_config(
 
 def sampled(config: RunConfig, denoiser: Denoiser) -> Sampled:
     """What images of a run are made from, with this denoiser."""
-    return Sampled(denoiser, codec_of(config.latents, config.task, torch.device("cpu")))
+    return Sampled(denoiser, plain_codec(config.latents, config.task, torch.device("cpu")))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from harness import data
 from harness.errors import UserError
 from harness.folder import list_images
 from harness.images import Pixels, read_pixels, to_uint8, to_unit
-from harness.latents import codec_of
+from harness.latents import plain_codec
 from harness.resolve import Request, resolve
 from harness.source import Batch, Source, training_batch
 from harness.spec import Execution, RunConfig, Task
@@ -31,7 +31,7 @@ def _task(folder: Path, size: int = 16, channels: int = 3) -> Task:
 
 
 def _batch(config: RunConfig, step: int) -> Batch:
-    source = Source(data.digits(), codec_of(config.latents, config.task, torch.device("cpu")))
+    source = Source(data.digits(), plain_codec(config.latents, config.task, torch.device("cpu")))
     return training_batch(config, source, step)
 
 

@@ -24,7 +24,8 @@ from harness.data import Images
 from harness.errors import UserError
 from harness.images import to_unit
 from harness.latent_cache import Moments, moments_of
-from harness.latents import Codec, VaeCodec, codec_of
+from harness.codec import Codec
+from harness.latents import VaeCodec, plain_codec
 from harness.spec import PixelLatents, RaeLatents, StandInLatents, Task, VaeLatents
 
 CPU = torch.device("cpu")
@@ -59,11 +60,11 @@ def _make_vae(folder: Path, seed: int, **changes: Any) -> Path:
 
 
 def _codec(vae: Path, task: Task = TASK, **changes: Any) -> Codec:
-    return codec_of(VaeLatents(kind="sd-vae", weights=str(vae), **changes), task, CPU)
+    return plain_codec(VaeLatents(kind="sd-vae", weights=str(vae), **changes), task, CPU)
 
 
 def _stand_in(task: Task = TASK) -> Codec:
-    return codec_of(StandInLatents(kind="stand-in", patch=4), task, CPU)
+    return plain_codec(StandInLatents(kind="stand-in", patch=4), task, CPU)
 
 
 def _images(count: int = 10) -> Images:
@@ -77,7 +78,7 @@ def _data(count: int = 10) -> Tensor:
 
 
 def test_pixels_pass_unchanged() -> None:
-    codec = codec_of(PixelLatents(), TASK, CPU)
+    codec = plain_codec(PixelLatents(), TASK, CPU)
     assert torch.equal(codec.decode(codec.latents(codec.moments(_data()), _data())), _data())
     assert (codec.is_cached, codec.draws, codec.moments_shape) == (False, False, (3, 16, 16))
 
@@ -85,7 +86,7 @@ def test_pixels_pass_unchanged() -> None:
 @pytest.mark.parametrize(("patch", "shape"), [(1, (3, 16, 16)), (4, (48, 4, 4)), (16, (768, 1, 1))])
 def test_the_stand_in_turns_patches_and_turns_them_back(patch: int, shape: tuple[int, ...]) -> None:
     spec = StandInLatents(kind="stand-in", patch=patch)
-    codec = codec_of(spec, TASK, CPU)
+    codec = plain_codec(spec, TASK, CPU)
     latents = codec.latents(codec.moments(_data()), torch.zeros(()))
     assert latents.shape[1:] == shape == codec.moments_shape == (*spec.shape(TASK), spec.shape(TASK)[1])
     assert not torch.allclose(latents.flatten().sort().values, _data().flatten().sort().values, atol=0.1)
@@ -109,12 +110,12 @@ def test_the_rotation_is_the_same_in_every_run() -> None:
 def test_patches_that_do_not_suit_are_refused(patch: int, size: int, word: str) -> None:
     task = TASK.model_copy(update={"image_size": size})
     with pytest.raises(UserError, match=word):
-        codec_of(StandInLatents(kind="stand-in", patch=patch), task, CPU)
+        plain_codec(StandInLatents(kind="stand-in", patch=patch), task, CPU)
 
 
 def test_representation_latents_are_refused_with_a_way_out() -> None:
     with pytest.raises(UserError, match=r"latents\.kind=stand-in"):
-        codec_of(RaeLatents(kind="rae"), TASK, CPU)
+        plain_codec(RaeLatents(kind="rae"), TASK, CPU)
 
 
 def test_vae_latents_are_posterior_samples_times_the_scale(vae: Path) -> None:
@@ -187,7 +188,7 @@ def test_the_identity_is_that_of_the_moments(tmp_path: Path, vae: Path) -> None:
     assert codec.identity != other.identity
     assert codec.identity == _codec(_make_vae(tmp_path / "same", seed=0)).identity
     assert codec.identity != _codec(_make_vae(tmp_path / "activation", seed=0, act_fn="relu")).identity
-    assert _stand_in().identity != codec_of(StandInLatents(kind="stand-in", patch=2), TASK, CPU).identity
+    assert _stand_in().identity != plain_codec(StandInLatents(kind="stand-in", patch=2), TASK, CPU).identity
 
 
 def test_the_vae_of_a_whole_pipeline_is_found(tmp_path: Path, vae: Path) -> None:
