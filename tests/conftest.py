@@ -10,11 +10,11 @@ import pytest
 
 import baselines
 
-GOLDENS = Path(__file__).parent / "goldens" / "backbones"
+GOLDENS = [Path(__file__).parent / "goldens" / name for name in ("backbones", "encoder")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--goldens", type=Path, default=GOLDENS, help="a golden directory (default: the copy in tests/)")
+    parser.addoption("--goldens", type=Path, help="a golden directory (default: the two in tests/)")
     parser.addoption("--board-picture", help="where to keep a screenshot of the board on the committed results")
     parser.addoption("--backbones", type=Path, help="a folder of further backbone files to review")
     parser.addoption("--goldens-strict", action="store_true", help="fail on families that are not implemented yet")
@@ -30,8 +30,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "golden" in metafunc.fixturenames:
         from tests.goldens import read_cases
 
-        folder = metafunc.config.getoption("--goldens")
-        if not (folder / "index.json").is_file():
-            raise pytest.UsageError(f"{folder} is no golden directory: it has no index.json")
-        cases = read_cases(folder)
+        given = metafunc.config.getoption("--goldens")
+        folders = GOLDENS if given is None else [given]
+        for folder in folders:
+            if not (folder / "index.json").is_file():
+                raise pytest.UsageError(f"{folder} is no golden directory: it has no index.json")
+        cases = [case for folder in folders for case in read_cases(folder)]
         metafunc.parametrize("golden", cases, ids=[case.id for case in cases])

@@ -14,7 +14,7 @@ from harness.images import Pixels, read_pixels, to_uint8, to_unit
 from harness.latents import plain_codec
 from harness.resolve import Request, resolve
 from harness.source import Batch, Source, training_batch
-from harness.spec import Execution, RunConfig, Task
+from harness.spec import Execution, PixelLatents, RunConfig, Task
 from tests.builders import image_folder, quick_config
 
 
@@ -31,6 +31,7 @@ def _task(folder: Path, size: int = 16, channels: int = 3) -> Task:
 
 
 def _batch(config: RunConfig, step: int) -> Batch:
+    assert isinstance(config.latents, PixelLatents)
     source = Source(data.digits(), plain_codec(config.latents, config.task, torch.device("cpu")))
     return training_batch(config, source, step)
 

@@ -16,7 +16,7 @@ from harness.spec import FlowObjective, RunConfig
 from tests.builders import harness
 from tests.conftest import GOLDENS
 
-FACTS = json.loads((GOLDENS / "facts.json").read_text())["configs"]
+FACTS = json.loads((GOLDENS[0] / "facts.json").read_text())["configs"]
 OURS = {
     "JiT-B/16-256-nocontext": ("pdit-b-16",),
     "RAE:sampling/ImageNet256/DiTDHXL-DINOv2-B": ("rae-dit-dh-xl",),

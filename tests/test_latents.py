@@ -20,13 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness import latent_cache
+from harness.codec import Codec
 from harness.data import Images
 from harness.errors import UserError
 from harness.images import to_unit
 from harness.latent_cache import Moments, moments_of
-from harness.codec import Codec
 from harness.latents import VaeCodec, plain_codec
-from harness.spec import PixelLatents, RaeLatents, StandInLatents, Task, VaeLatents
+from harness.spec import PixelLatents, StandInLatents, Task, VaeLatents
 
 CPU = torch.device("cpu")
 TASK = Task(name="test", channels=3, image_size=16, num_classes=2, data_fingerprint="some")
@@ -111,11 +111,6 @@ def test_patches_that_do_not_suit_are_refused(patch: int, size: int, word: str) 
     task = TASK.model_copy(update={"image_size": size})
     with pytest.raises(UserError, match=word):
         plain_codec(StandInLatents(kind="stand-in", patch=patch), task, CPU)
-
-
-def test_representation_latents_are_refused_with_a_way_out() -> None:
-    with pytest.raises(UserError, match=r"latents\.kind=stand-in"):
-        plain_codec(RaeLatents(kind="rae"), TASK, CPU)
 
 
 def test_vae_latents_are_posterior_samples_times_the_scale(vae: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness import latent_statistics
 from harness.data import Images
 from harness.decoders import DecoderShape
 from harness.encoder import Features
@@ -125,15 +126,42 @@ def test_one_pass_is_the_whole(shape: tuple[int, ...], offset: float) -> None:
         np.testing.assert_allclose(each.variance, whole.var(over), rtol=1e-10)
 
 
-def test_statistics_of_images_may_count_their_mirror_images() -> None:
+def test_statistics_of_images_may_count_their_mirror_images(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 1, 2, 2), dtype=np.uint8)
     images, device = Images([pixels[:2], pixels[2:]], np.zeros(5, np.int64)), torch.device("cpu")
     both = np.concatenate([pixels, pixels[..., ::-1]]).astype(np.float32) / 255
     for mirrored, data in ((False, both[:5]), (True, both)):
-        moments = gather(lambda x: x, images, device, mirrored=mirrored)
+        moments = gather(lambda x: x, images, tmp_path / "partial.safetensors", device, mirrored=mirrored)
         assert moments.count == len(data)
         np.testing.assert_allclose(moments.mean, data.mean(0), rtol=1e-6)
         np.testing.assert_allclose(moments.variance, data.var(0), rtol=1e-5)
+
+
+def test_a_killed_pass_goes_on_to_the_same_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latent_statistics, "SECONDS_BETWEEN", -1.0)
+    pixels = np.random.default_rng(1).integers(0, 256, (200, 1, 2, 2), dtype=np.uint8)
+    images, device = Images([pixels], np.zeros(200, np.int64)), torch.device("cpu")
+    whole = gather(lambda x: x, images, tmp_path / "whole.safetensors", device)
+    seen: list[int] = []
+
+    def killed(images_NKHW: torch.Tensor) -> torch.Tensor:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(images_NKHW))
+        return images_NKHW
+
+    with pytest.raises(KeyboardInterrupt):
+        gather(killed, images, tmp_path / "partial.safetensors", device)
+    later: list[int] = []
+
+    def counted(images_NKHW: torch.Tensor) -> torch.Tensor:
+        later.append(len(images_NKHW))
+        return images_NKHW
+
+    resumed = gather(counted, images, tmp_path / "partial.safetensors", device)
+    assert later == [64, 8]
+    assert torch.equal(resumed.mean, whole.mean)
+    assert torch.equal(resumed.squares, whole.squares)
 
 
 @pytest.fixture

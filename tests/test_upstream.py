@@ -1,6 +1,6 @@
 """Ours against the official implementations: every case of a golden directory.
 
-`pytest tests/test_upstream.py --goldens DIR` runs another directory of the same format.
+`pytest tests/test_upstream.py --goldens DIR` runs another directory of either format.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,21 +30,30 @@ from harness.spec import (
     SdeSampler,
 )
 from harness.weights import load_official
+from tests import upstream_encoder
+from tests.encoder_goldens import EncoderGolden
 from tests.goldens import Golden
 from tests.official import flow_of, is_reversed, network_of, ode_sampler, sde_sampler
 
 Outputs = dict[str, Tensor]
 
 
-def test_matches_the_official_implementation(golden: Golden, request: pytest.FixtureRequest) -> None:
-    check = _CHECKS.get((golden.arch, golden.kind))
+def test_matches_the_official_implementation(golden: Golden | EncoderGolden, request: pytest.FixtureRequest) -> None:
+    what = golden.group if isinstance(golden, EncoderGolden) else f"{golden.arch} {golden.kind}"
+    check = _check_of(golden)
     if check is not None:
         check(golden)
         return
-    message = f"not implemented: {golden.arch} {golden.kind}"
+    message = f"not implemented: {what}"
     if request.config.getoption("--goldens-strict"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+def _check_of(golden: Golden | EncoderGolden) -> Callable[[Any], None] | None:
+    if isinstance(golden, EncoderGolden):
+        return upstream_encoder.CHECKS.get(golden.group)
+    return _CHECKS.get((golden.arch, golden.kind))
 
 
 def _network(golden: Golden) -> Denoiser:

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from tests.encoder_goldens import EncoderGolden, read_encoder_cases
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,11 @@ class Golden:
         return _filled(self.folder, json.dumps(self.model_facts))
 
 
-def read_cases(folder: Path) -> list[Golden]:
+def read_cases(folder: Path) -> Sequence[Golden | EncoderGolden]:
+    """The cases of a directory: of the backbones, whose index is an object, or of the encoder stage, a list."""
     index = json.loads((folder / "index.json").read_text())
-    assert isinstance(index, dict), f"{folder}: goldens of the encoder stage are not implemented yet"
+    if isinstance(index, list):
+        return read_encoder_cases(folder, index)
     return [Golden(folder, case, index["models"]) for case in index["cases"]]
 
 
