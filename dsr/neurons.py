@@ -20,14 +20,19 @@ class Search(Frozen):
     """How register neurons are looked for (arXiv 2506.08010, as the released code of DSR has it).
 
     Outliers are tokens whose norm after block `layer` (-1 the last) is above `threshold`.  A neuron's score in an image
-    is its mean absolute activation there; the `top_k` of the best mean scores are kept, of the layers `lowest_layer`
-    to `highest_layer`.  With `sparsity` a neuron counts only where at least that share of tokens stays below
-    `sparsity_activation`.  `rows` says which tokens may be outliers: "patches", or as published "all", class token
-    and registers too, after the mean of all tokens where there is no class token.
+    is its mean absolute "activation" there, as published; or its "contribution": that activation times the norm of what
+    the neuron writes into a token, less the same mean over the other tokens.  Where several neurons make outliers, each
+    of its own, activations are diluted below those of neurons that are busy everywhere; contributions are not.
+
+    The `top_k` of the best mean scores are kept, of the layers `lowest_layer` to `highest_layer`.  With `sparsity` a
+    neuron counts only where at least that share of tokens stays below `sparsity_activation`.  `rows` says which tokens
+    may be outliers: "patches", or as published "all", class token and registers too, after the mean of all tokens
+    where there is no class token.
     """
 
     threshold: PositiveFloat
     layer: int = -1
+    score: Literal["contribution", "activation"] = "contribution"
     sparsity: Fraction | None = 0.5
     sparsity_activation: float = 0.5
     lowest_layer: NonNegativeInt = 0

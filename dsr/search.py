@@ -126,9 +126,14 @@ def _add(scores: Scores, encoder: Encoder, seen: Pass, outliers_NL: Tensor, sear
     scores.outlier_tokens += int(counts_N.sum())
     scores.tokens += outliers_NL.numel()
     weights_NL = outliers_NL[used_N] / counts_N[used_N, None]
+    if search.score == "contribution":
+        others_NL = ~outliers_NL[used_N]
+        weights_NL = weights_NL - others_NL / others_NL.sum(dim=1, keepdim=True).clamp(min=1)
     for layer, activation_NLF in seen.activations.items():
         rows_NLF = _rows(encoder, activation_NLF, search)[used_N].float()
         score_NF = torch.einsum("nl,nlf->nf", weights_NL, rows_NLF.abs())
+        if search.score == "contribution":
+            score_NF = score_NF * encoder.written_norms(layer)
         if search.sparsity is not None:
             quiet_NF = (rows_NLF < search.sparsity_activation).sum(dim=1)
             score_NF = score_NF * (quiet_NF >= search.sparsity * rows_NLF.shape[1])

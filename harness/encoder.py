@@ -101,6 +101,14 @@ class Encoder(nn.Module):
         point: nn.Module = blocks[layer].mlp.fc2
         return point
 
+    def written_norms(self, layer: int) -> Tensor:
+        """The norm of what one unit of each neuron of a block's MLP adds to a token, (F,)."""
+        blocks: Any = self.vit.blocks
+        block, written_DF = blocks[layer], blocks[layer].mlp.fc2.weight
+        scale = getattr(getattr(block, "ls2", None), "gamma", getattr(block, "gamma_2", None))
+        norms_F: Tensor = (written_DF if scale is None else scale[:, None] * written_DF).float().norm(dim=0)
+        return norms_F
+
     def _embed(self, pixels_NCHW: Tensor) -> tuple[Tensor, Callable[[int], Tensor] | None]:
         """The sequence before the first block, and the rotary positions of each layer, where there are any."""
         patches: Any = self.vit.patch_embed(pixels_NCHW)

@@ -33,6 +33,12 @@ def _add_neurons(verbs: Any) -> None:
     _add_images(find)
     find.add_argument("--threshold", type=float, help="tokens above this norm are outliers (default: 3 medians)")
     find.add_argument("--layer", type=int, help="the layer of detection, -1 the last (default: where most are)")
+    find.add_argument(
+        "--score",
+        choices=("contribution", "activation"),
+        default="contribution",
+        help="what a neuron writes into outliers (default), or its activation there, as published",
+    )
     find.add_argument("--lowest-layer", type=whole, default=0, help="no neurons below this layer (default 0)")
     find.add_argument("--highest-layer", type=int, default=-1, help="no neurons above this layer (default: the last)")
     find.add_argument("--top-k", type=positive, help="how many (default: the fewest that remove the outliers)")
@@ -128,6 +134,7 @@ def _find_neurons(options: argparse.Namespace) -> None:
         rounds=options.recursive,
         threshold=options.threshold,
         layer=options.layer,
+        score=options.score,
         sparsity=None if options.no_sparsity else options.sparsity,
         lowest_layer=options.lowest_layer,
         highest_layer=options.highest_layer,

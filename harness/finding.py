@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from harness.metrics.patch_change import above_norm, change_of_patches, outlier_
 from harness.progress import Progress, say
 
 LOOKED_AT, TRIED_ON = 64, 16
-# A largest norm below twice the median is what registers are asked for; few neurons, so that patches stay as they are.
+# No norm above twice the median is what registers are asked for; few neurons, so that patches stay as they are.
 TARGET = 2.0
 LADDER = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 75, 100)
 BATCH_BYTES, MOST_AT_ONCE = 256 * 2**20, 64
@@ -35,8 +36,8 @@ BATCH_BYTES, MOST_AT_ONCE = 256 * 2**20, 64
 class Wanted:
     """What a user asks to be found; None is for us to propose.
 
-    `as_published` lets class token, registers and the mean of all tokens be outliers, spares the first patch as a class
-    token, and lets a later round find neurons again.
+    `as_published` scores activations, lets class token, registers and the mean of all tokens be outliers, spares the
+    first patch as a class token, and lets a later round find neurons again.
     """
 
     encoder: str
@@ -46,6 +47,7 @@ class Wanted:
     rounds: int = 1
     threshold: float | None = None
     layer: int | None = None
+    score: Literal["contribution", "activation"] = "contribution"
     sparsity: float | None = 0.5
     lowest_layer: int = 0
     highest_layer: int = -1
@@ -56,15 +58,19 @@ class Wanted:
 class Effect(Frozen):
     """What test-time registers do at the layer of detection, on `images` of the data.
 
-    The largest patch norm over the median, mean over images, `before` and `after`; how far the patches that are no
-    outliers moved, in images that have outliers; and how far they move where the outliers are merely set to zero.
+    The largest patch norm over the median, mean over images, `before` and `after` (and of the worst image); how far
+    the patches that are no outliers moved, in images that have outliers: with the rule of one value for all neurons of
+    a layer, with that of one for each, and where the outliers are merely set to zero.
     """
 
     images: NonNegativeInt
     layer: NonNegativeInt
     before: NonNegativeFloat
     after: NonNegativeFloat
+    worst_before: NonNegativeFloat
+    worst_after: NonNegativeFloat
     others: PatchChange | None
+    others_per_neuron: PatchChange | None
     others_zeroing: PatchChange | None
 
 
@@ -170,6 +176,7 @@ def _proposed(wanted: Wanted, seen: EncoderOutliers, number: int) -> Search | No
     return Search(
         threshold=threshold,
         layer=layer,
+        score="activation" if wanted.as_published else wanted.score,
         sparsity=wanted.sparsity,
         lowest_layer=wanted.lowest_layer,
         highest_layer=wanted.highest_layer,
@@ -213,22 +220,23 @@ def _fewest(
     stream: ImageStream,
     found: NeuronList,
 ) -> tuple[tuple[int, int, float], ...]:
-    """As few of the best as bring the largest norm below twice the median, on some images; else those that do best."""
+    """As few of the best as leave no norm above twice the median, in some images; else those that do best."""
     tried: list[tuple[float, int]] = []
     for count in [count for count in LADDER if count < len(best)] + [len(best)]:
         chosen = found.model_copy(update={"neurons": merged(found.neurons, by_layer(best[:count]))})
         _attach(chosen, encoder)
-        tried.append((_largest(encoder, stream, search, TRIED_ON), count))
-        if tried[-1][0] < TARGET:
+        largest = _largest(encoder, stream, search, TRIED_ON)
+        tried.append((float(largest.mean()), count))
+        if largest.max() < TARGET:
             break
     _attach(found, encoder)
-    largest, count = min(tried)
-    say(f"{count} neurons bring the largest norm to {largest:.2f} medians on {min(TRIED_ON, len(stream))} images")
+    mean, count = tried[-1] if largest.max() < TARGET else min(tried)
+    say(f"{count} neurons bring the largest norm to {mean:.2f} medians, in the mean over {len(largest)} images")
     return best[:count]
 
 
-def _largest(encoder: Encoder, stream: ImageStream, search: Search, most: int) -> float:
-    """The largest patch norm over the median at the layer of detection: mean over images."""
+def _largest(encoder: Encoder, stream: ImageStream, search: Search, most: int) -> Tensor:
+    """The largest patch norm over the median at the layer of detection, (N,)."""
     relative: list[Tensor] = []
 
     def watch(layer: int, tokens_NLD: Tensor) -> None:
@@ -238,31 +246,38 @@ def _largest(encoder: Encoder, stream: ImageStream, search: Search, most: int) -
     with torch.no_grad():
         for pixels_NCSS in stream.batches(encoder, at_once(encoder.definition), most):
             encoder(pixels_NCSS, watch)
-    return float(torch.cat(relative).double().mean())
+    return torch.cat(relative).double().cpu()
 
 
 @torch.no_grad()
 def _effect(found: NeuronList, encoder: Encoder, stream: ImageStream, search: Search) -> Effect:
-    layer, is_outlier = search.layer % encoder.depth, above_norm(search.threshold)
-    moved: list[PatchChange | None] = []
-    zeroed: list[PatchChange | None] = []
     dsr.attach_to_encoder(None, encoder)
     before = _largest(encoder, stream, search, LOOKED_AT)
+    rules = [found.registers(), found.registers().model_copy(update={"value": "neuron"})]
+    moved: list[list[PatchChange | None]] = [[] for _ in rules]
+    zeroed: list[PatchChange | None] = []
+    layer, is_outlier = search.layer % encoder.depth, above_norm(search.threshold)
     for pixels_NCSS in stream.batches(encoder, at_once(encoder.definition), LOOKED_AT):
-        mask_NL = outlier_mask(encoder, pixels_NCSS, layer, is_outlier)
-        plain_NLD = encoder(pixels_NCSS).normed
-        zeroed.append(zeroing_control(encoder, pixels_NCSS, layer, is_outlier))
-        _attach(found, encoder)
-        changed_NLD = encoder(pixels_NCSS).normed
         dsr.attach_to_encoder(None, encoder)
-        has = mask_NL.any(dim=1)
-        moved.append(change_of_patches(plain_NLD[has], changed_NLD[has], mask_NL[has]) if has.any() else None)
+        mask_NL = outlier_mask(encoder, pixels_NCSS, layer, is_outlier)
+        has_N = mask_NL.any(dim=1)
+        if not has_N.any():
+            continue
+        zeroed.append(zeroing_control(encoder, pixels_NCSS, layer, is_outlier))
+        plain_NLD = encoder(pixels_NCSS[has_N]).normed
+        for rule, changes in zip(rules, moved, strict=True):
+            dsr.attach_to_encoder(rule, encoder)
+            changes.append(change_of_patches(plain_NLD, encoder(pixels_NCSS[has_N]).normed, mask_NL[has_N]))
     _attach(found, encoder)
+    after = _largest(encoder, stream, search, LOOKED_AT)
     return Effect(
-        images=min(LOOKED_AT, len(stream)),
+        images=len(after),
         layer=layer,
-        before=before,
-        after=_largest(encoder, stream, search, LOOKED_AT),
-        others=pooled(moved),
+        before=float(before.mean()),
+        after=float(after.mean()),
+        worst_before=float(before.max()),
+        worst_after=float(after.max()),
+        others=pooled(moved[0]),
+        others_per_neuron=pooled(moved[1]),
         others_zeroing=pooled(zeroed),
     )

@@ -36,10 +36,13 @@ def _told_effect(effect: Effect | None) -> Sequence[str]:
     if effect is None:
         return []
     return [
-        f"largest norm over the median after layer {effect.layer}: {effect.before:.2f}, "
-        f"with registers {effect.after:.2f}",
-        f"the other patches, with registers:       {_told_change(effect.others)}",
-        f"the other patches, outliers set to zero: {_told_change(effect.others_zeroing)}",
+        f"largest norm over the median after layer {effect.layer}, mean over {effect.images} images (worst):",
+        f"  {effect.before:.2f} ({effect.worst_before:.2f}), "
+        f"with registers {effect.after:.2f} ({effect.worst_after:.2f})",
+        "how far the other patches of images with outliers moved:",
+        f"  with registers              {_told_change(effect.others)}",
+        f"  with one value per neuron   {_told_change(effect.others_per_neuron)}",
+        f"  with outliers set to zero   {_told_change(effect.others_zeroing)}",
     ]
 
 

@@ -146,6 +146,7 @@ def _search(args: Mapping[str, Any], chosen: Mapping[str, Any]) -> Search:
     return Search(
         threshold=chosen["register_norm_threshold"],
         layer=args["detect_outliers_layer"],
+        score="activation",
         sparsity=args.get("sparsity_frac_threshold", 0.5) if args["apply_sparsity_filter"] else None,
         sparsity_activation=args.get("sparsity_activation_threshold", 0.5),
         lowest_layer=chosen.get("lowest_layer", 0),
