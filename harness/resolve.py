@@ -28,7 +28,7 @@ from harness.spec import (
 )
 
 LONGEST_LAST_STEP = 0.9
-DEFAULT_TASK = "digits"
+DEFAULT_TASK, OFFICIAL_TASK = "digits", "imagenet256"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def parse_seeds(text: str) -> list[int]:
 def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Network]:
     changes = Changes(request.changes, RunConfig.model_fields)
     backbone, size = find_size(request.backbone, request.size)
-    definition = tasks.find(request.task or DEFAULT_TASK)
+    definition = tasks.find(request.task or (OFFICIAL_TASK if official_input else DEFAULT_TASK))
     execution = _counted(changes.apply("execution", request.execution))
     located = definition.locate(Path(execution.data) if execution.data else None)
     task = changes.apply("task", located.task)
