@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from harness import decoders
 from harness.changes import Changes
 from harness.decoders import DecoderRecipe
 from harness.discriminator import Discriminator, fresh_discriminator
@@ -18,10 +17,9 @@ from harness.latent_statistics import read_official_statistics, write_statistics
 from harness.machine import start
 from harness.rae_codec import FrozenEncoder
 from harness.report import columns
-from harness.representation import SEED, Stage1
+from harness.representation import SEED, Stage1, recipe_of
 from harness.resolve import Request, resolve
-from harness.spec import RaeLatents, RunConfig
-from harness.tasks import TASKS
+from harness.spec import RaeLatents
 
 DINO_S8 = "timm/vit_small_patch8_224.dino"
 
@@ -39,12 +37,13 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The files of stage 1, and the digest of the encoder that the statistics are of."""
+    """The files of stage 1, and the digest of the encoder that the statistics are of; `is_usual` is the recipe."""
 
     encoder: str
     digest: str
     statistics: Path
     decoder: Path | None
+    is_usual: bool
 
     def shown(self) -> dict[str, Any]:
         """For machines."""
@@ -55,7 +54,10 @@ class Prepared:
     def report(self) -> str:
         """For a person."""
         rows = [["encoder", f"{self.encoder}, configuration {self.digest[:16]}"], ["statistics", str(self.statistics)]]
-        return columns([*rows, ["decoder", str(self.decoder or "none was asked for")]])
+        rows += [["decoder", str(self.decoder or "none was asked for")]]
+        if self.decoder is not None and not self.is_usual:
+            rows += [["", f"its recipe is not the task's: runs take it with --decoder {self.decoder}"]]
+        return columns(rows)
 
 
 def prepare(request: Request, asked: Preparation) -> Prepared:
@@ -64,12 +66,18 @@ def prepare(request: Request, asked: Preparation) -> Prepared:
     Raises UserError where weights cannot be had, the recipe asks for what is not there, or training diverges.
     """
     config = resolve(request)
+    if config.registers.denoiser is not None or (request.registers != "none" and config.registers.encoder is None):
+        raise UserError(
+            f"stage 1 knows registers in the encoder alone, and {request.registers} has others",
+            "use --registers encoder, encoder-recursive or none",
+        )
     if not isinstance(config.latents, RaeLatents):
         raise UserError(
             f"the task {config.task.name} sees {config.latents.kind} latents by default: there is no encoder",
             "name one with --encoder",
         )
-    recipe = _recipe(config, asked)
+    usual = recipe_of(config.task)
+    recipe = Changes(asked.recipe_changes, ["recipe"]).apply("recipe", usual)
     stage1 = Stage1(config, start(config.execution.device, config.execution.threads))
     decoder = None
     if not asked.statistics_only and asked.import_statistics is None:
@@ -80,13 +88,7 @@ def prepare(request: Request, asked: Preparation) -> Prepared:
         statistics = _import(asked.import_statistics, stage1, frozen)
     else:
         statistics = stage1.statistics_file(frozen)
-    return Prepared(config.latents.encoder, frozen.digest, statistics, decoder)
-
-
-def _recipe(config: RunConfig, asked: Preparation) -> DecoderRecipe:
-    """RAE's for an official task, the digits' for a small one, with the user's changes."""
-    name = "rae" if TASKS[config.task.name].official else "digits"
-    return Changes(asked.recipe_changes, ["recipe"]).apply("recipe", decoders.recipe(name))
+    return Prepared(config.latents.encoder, frozen.digest, statistics, decoder, is_usual=recipe == usual)
 
 
 def _discriminator(recipe: DecoderRecipe, asked: Preparation, device: torch.device) -> Discriminator | None:

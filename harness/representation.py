@@ -36,8 +36,9 @@ from harness.rae_codec import FrozenEncoder, RaeCodec
 from harness.records import Measurement
 from harness.registers import AddedRegisters, EncoderRegisters, TrainedRegisters
 from harness.resolve_latents import at_task
-from harness.spec import RaeLatents, RunConfig
+from harness.spec import RaeLatents, RunConfig, Task
 from harness.stage1 import Lesson, train_decoder
+from harness.tasks import TASKS
 
 SEED = 0
 SHOWN_DIGITS = 16
@@ -77,7 +78,7 @@ def open_representation(config: RunConfig, device: torch.device) -> Representati
                 "give one with --decoder FILE (RAE publishes some), or train one: python -m harness stage1 "
                 f"--encoder {stage1.named} --task {config.task.name} --data DIR",
             )
-        decoder_file = stage1.train(decoders.recipe("digits"))
+        decoder_file = stage1.train(recipe_of(config.task))
     frozen = stage1.with_registers()
     statistics_file = stage1.statistics_file(frozen)
     kept = read_statistics(statistics_file, frozen.digest)
@@ -136,18 +137,27 @@ class Stage1:
         return data.load(self.config.task, folder, Path(self.config.execution.runs) / "images")
 
     def decoder_file(self) -> Path | None:
-        """The decoder that the user brings, or one that was trained here; None where there is none."""
+        """The decoder that the user brings, or one trained here by the task's own recipe; None where there is none.
+
+        One that was trained otherwise is a file to bring: two decoders never pass for one.
+        """
         if self.config.execution.decoder is not None:
             return Path(self.config.execution.decoder)
-        return next(self.folder.glob(f"decoder-{self._digest_of_decoder()}-*/decoder.safetensors"), None)
+        file = self.place_of_decoder(recipe_of(self.config.task))
+        return file if file.exists() else None
+
+    def place_of_decoder(self, recipe: DecoderRecipe) -> Path:
+        """Where the decoder is kept that this recipe makes."""
+        weight = perceptual_of(recipe, self.shape, self.device).weight
+        about = [self.plain.digest, self.shape.model_dump(mode="json"), self.config.task.data_fingerprint, SEED]
+        digest = _digest([*about, recipe.model_dump(mode="json"), weight])
+        return self.folder / f"decoder-{digest}" / "decoder.safetensors"
 
     def train(self, recipe: DecoderRecipe, judge: Discriminator | None = None) -> Path:
         """Train a decoder on the encoder without test-time registers; a finished one is found again."""
         perceptual = perceptual_of(recipe, self.shape, self.device)
-        recipe_digest = _digest([recipe.model_dump(mode="json"), perceptual.weight])
-        place = self.folder / f"decoder-{self._digest_of_decoder()}-{recipe_digest}"
-        file = place / "decoder.safetensors"
-        with _alone(place):
+        file = self.place_of_decoder(recipe)
+        with _alone(file.parent):
             if file.exists():
                 return file
             images = self.images()
@@ -155,7 +165,7 @@ class Stage1:
             say(f"training a decoder ({self.latents.decoder}) for {name} on {count} images, once: {file}")
             decoder = fresh_decoder(self.shape, SEED).to(self.device)
             lesson = Lesson(recipe, SEED, perceptual, judge)
-            trained = train_decoder(self.plain, decoder, images, lesson, Checkpoints(place / "checkpoints", ""))
+            trained = train_decoder(self.plain, decoder, images, lesson, Checkpoints(file.with_name("checkpoints"), ""))
             write_bytes(file, save(_state(decoder)))
             say(f"trained the decoder in {trained.seconds:.0f} s: L1 and more {float(trained.losses[-1]):.4f}")
         return file
@@ -191,9 +201,10 @@ class Stage1:
         }
         return FrozenEncoder(self.loaded.encoder, form, _digest(about, whole=True))
 
-    def _digest_of_decoder(self) -> str:
-        about = [self.plain.digest, self.shape.model_dump(mode="json"), self.config.task.data_fingerprint, SEED]
-        return _digest(about)
+
+def recipe_of(task: Task) -> DecoderRecipe:
+    """How a task's decoder is trained: RAE's recipe for an official task, the digits' for a small one."""
+    return decoders.recipe("rae" if TASKS[task.name].official else "digits")
 
 
 def _require_same_weights(registers: AddedRegisters, loaded: LoadedEncoder) -> None:

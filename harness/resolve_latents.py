@@ -83,15 +83,15 @@ def _by_files(latents: RaeLatents, task: Task, execution: Execution) -> Seen:
     named = execution.encoder or latents.encoder
     encoder = encoder_named(named)
     decoders.size(latents.decoder)
-    if task.image_size % latents.patch:
-        raise UserError(
-            f"patches of {latents.patch} do not tile images of {task.image_size} x {task.image_size}",
-            "set latents.patch to a divisor of the image size",
-        )
     if encoder.channels != task.channels:
         raise UserError(
             f"{encoder.name} sees images of {encoder.channels} channels, and those of {task.name} have {task.channels}",
             "use another task or encoder; digits-vit is the one for the digits",
+        )
+    if task.image_size % latents.patch:
+        raise UserError(
+            f"patches of {latents.patch} do not tile images of {task.image_size} x {task.image_size}",
+            "set latents.patch to a divisor of the image size",
         )
     if encoder.width != latents.channels:
         raise UserError(

@@ -296,9 +296,11 @@ def _run_row(results: Path, stored: Stored) -> dict[str, Any]:
 
 
 def stages(config: RunConfig) -> str:
-    """What a run really has, in words: "none", "denoiser", "denoiser (no encoder stage here)", "kv-bias"."""
+    """What a run really has, in words: "none", "denoiser (no encoder stage here)", "test-time in encoder, denoiser"."""
     registers = config.registers
+    in_encoder = registers.encoder
     kinds = {
+        f"{in_encoder.kind} in encoder" if in_encoder else "encoder": in_encoder,
         "denoiser": registers.denoiser,
         "register guidance": registers.guidance,
         registers.attention.kind if registers.attention else "attention": registers.attention,

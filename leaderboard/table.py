@@ -13,6 +13,7 @@ from leaderboard import queries
 from leaderboard.intervals import half_width
 
 HEADLINE, SECOND, OUTLIERS = "fd_digits", "digits_accuracy", "outlier_max_over_median"
+IN_ENCODER = " in encoder"
 NATIVE = re.compile(r" \+ \d+ native tokens")
 BEGIN, END = "<!-- table: {} -->", "<!-- end of table -->"
 
@@ -82,9 +83,10 @@ def _registers(arm: pd.Series) -> str:
     native = found.group() if found else ""
     if arm["registers"] == "none":
         return f"none{native}"
-    if pd.isna(arm["count"]):
-        return f"{arm['registers']}{native}"
-    return f"{arm['registers']}: {int(arm['count'])} from block {int(arm['start_block'])}{native}"
+    in_encoder = [stage for stage in arm["stages"].split(", ") if stage.endswith(IN_ENCODER)]
+    if not pd.isna(arm["count"]):
+        in_encoder.append(f"{int(arm['count'])} from block {int(arm['start_block'])}")
+    return f"{arm['registers']}{': ' if in_encoder else ''}{', '.join(in_encoder)}{native}"
 
 
 def _mean(arm: pd.Series, style: str) -> str:
