@@ -54,6 +54,11 @@ def configure(preset: str, backbone: Backbone, network: Network, stage: EncoderS
     if stage.neurons is not None and ("encoder" not in wanted.stages or stage.encoder is None):
         raise UserError(f"--neurons has no effect on {preset} here", "use it with --registers encoder or dsr on RAE")
     in_encoder = _in_encoder(wanted, stage) if "encoder" in wanted.stages else None
+    if wanted.stages == ("encoder",) and isinstance(in_encoder, TrainedRegisters) and _has_its_own(stage):
+        raise UserError(
+            f"the {in_encoder.count} registers of {in_encoder.encoder} are in every arm: {preset} would change nothing",
+            "compare with an encoder that was trained without them (dinov2-b and its like)",
+        )
     return RegisterConfig(
         preset=preset,
         encoder=in_encoder,
@@ -63,12 +68,22 @@ def configure(preset: str, backbone: Backbone, network: Network, stage: EncoderS
     )
 
 
+def _has_its_own(stage: EncoderStage) -> bool:
+    return stage.encoder is not None and stage.encoder.registers > 0
+
+
 def _in_encoder(preset: Preset, stage: EncoderStage) -> EncoderRegisters | None:
     """Trained registers where they exist, else test-time registers by the neurons that are known."""
     if stage.encoder is None:
         return None
     if stage.neurons is not None:
-        return neurons.find(stage.neurons).registers()
+        listed = neurons.require_of(neurons.find(stage.neurons), stage.encoder)
+        if listed.rounds < preset.rounds:
+            raise UserError(
+                f"{listed.name} was found in {listed.rounds} round, and this preset is the recursive one",
+                "use --registers encoder, or find neurons with --recursive 2",
+            )
+        return listed.registers()
     trained = find(stage.encoder.registered) if stage.encoder.registered else stage.encoder
     if trained.registers and preset.rounds == 1:
         return TrainedRegisters(kind="trained", encoder=trained.name, count=trained.registers)
@@ -92,6 +107,13 @@ def check(registers: RegisterConfig, network: Network, encoder: EncoderDefinitio
             f"the network has {network.depth} blocks, 0 to {network.depth - 1}",
             f"set registers.denoiser.start_block to at most {network.depth - 1}",
         )
+    if isinstance(registers.encoder, TrainedRegisters) and encoder is not None:
+        trained = find(encoder.registered) if encoder.registered else encoder
+        if (registers.encoder.encoder, registers.encoder.count) != (trained.name, trained.registers):
+            raise UserError(
+                f"{trained.name} was trained with {trained.registers} registers: that cannot be set",
+                "leave registers.encoder.encoder and registers.encoder.count alone",
+            )
     if isinstance(registers.encoder, AddedRegisters):
         assert encoder is not None, "test-time registers without an encoder"
         neurons.check(registers.encoder, encoder)

@@ -73,8 +73,8 @@ class NeuronList(Frozen):
     @model_validator(mode="after")
     def _check_distinct(self) -> "NeuronList":
         for layer, neurons in self.neurons.items():
-            if len(set(neurons)) != len(neurons):
-                raise ValueError(f"layer {layer} names a neuron twice")
+            if len(set(neurons)) != len(neurons) or not neurons:
+                raise ValueError(f"layer {layer} names a neuron twice" if neurons else f"layer {layer} names none")
         return self
 
     @property
@@ -98,6 +98,26 @@ def merged(first: Mapping[int, tuple[int, ...]], second: Mapping[int, tuple[int,
     """Both, layer by layer, the first's neurons before the second's, none twice; layers in ascending order."""
     layers = sorted({*first, *second})
     return {layer: tuple(dict.fromkeys((*first.get(layer, ()), *second.get(layer, ())))) for layer in layers}
+
+
+def require_of(found: NeuronList, encoder: EncoderDefinition) -> NeuronList:
+    """The list, unless it is of another encoder by name and does not say which weights it was found in."""
+    if found.encoder != encoder.name and not found.encoder_sha256:
+        raise UserError(
+            f"the neurons of {found.name} are those of {found.encoder}, not of {encoder.name}",
+            f"find those: python -m harness neurons find --encoder {encoder.name} --data DIR",
+        )
+    return found
+
+
+def require_same_weights(registers: AddedRegisters, sha256: str) -> None:
+    """Raise UserError where neurons were found in other weights than those of this digest."""
+    if registers.encoder_sha256 not in ("", sha256):
+        raise UserError(
+            f"the neurons of {registers.neuron_list} were found in other weights: SHA-256 "
+            f"{registers.encoder_sha256[:16]}, not {sha256[:16]}",
+            "find those of these weights: python -m harness neurons find",
+        )
 
 
 def shipped() -> list[NeuronList]:
@@ -152,7 +172,7 @@ def read(path: Path) -> NeuronList:
 
 def write(path: Path, found: NeuronList) -> None:
     """Put a list into a file, whole."""
-    write_text(path, json.dumps(found.model_dump(mode="json", exclude_defaults=True) | {"format": 1}, indent=1) + "\n")
+    write_text(path, json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
 
 
 _AS_WRITTEN = "give a file as `python -m harness neurons find` writes it"

@@ -37,6 +37,11 @@ def list_tasks() -> list[dict[str, Any]]:
     return [{"name": name, "size": task.size, "title": task.title} for name, task in tasks.TASKS.items()]
 
 
+def list_neurons() -> list[dict[str, Any]]:
+    """Every list of register neurons that comes with the project."""
+    return [found.model_dump(mode="json") | {"count": found.count} for found in neurons.shipped()]
+
+
 def list_encoders() -> list[dict[str, Any]]:
     """Every named encoder: where its weights are published, its trained registers, its lists of register neurons."""
     lists = neurons.shipped()

@@ -69,6 +69,9 @@ def _add_run(verbs: Any) -> None:
     run.add_argument("--weights", metavar="PATH_OR_HUB_ID", help="measure a released model instead of training one")
     run.add_argument("--guide", metavar="PATH_OR_HUB_ID", help="guide by this weaker model of the family: autoguidance")
     run.add_argument("--guide-size", metavar="SIZE", help="the size of the guide (default: the run's own)")
+    run.add_argument(
+        "--registered-weights", metavar="PATH", help="weights of the same encoder trained with registers, for dsr"
+    )
     run.add_argument("--decoder", metavar="FILE", help="RAE: the decoder of the encoder's latents")
     run.add_argument("--statistics", metavar="FILE", help="RAE: the latents' statistics, as `stage1` writes them")
     run.add_argument("--again", action="store_true", help="run even if there is a result: adds a further record")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.arguments import add_changes, add_encoder, add_machine, positive, print_json, whole
-from harness.errors import UserError
 
 DEFAULT_IMAGES = 500
 
@@ -32,7 +31,7 @@ def _add_neurons(verbs: Any) -> None:
     add_encoder(find, required=True)
     _add_images(find)
     find.add_argument("--threshold", type=float, help="tokens above this norm are outliers (default: 3 medians)")
-    find.add_argument("--layer", type=int, help="the layer of detection, -1 the last (default: where most are)")
+    find.add_argument("--layer", type=int, help="the layer of detection, -1 the last (default: the last with many)")
     find.add_argument(
         "--score",
         choices=("contribution", "activation"),
@@ -107,21 +106,21 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def _list_neurons(options: argparse.Namespace) -> None:
-    from dsr.neurons import shipped
+    from harness.catalog import list_neurons
     from harness.report import columns
 
-    found = shipped()
+    found = list_neurons()
     if options.json:
-        print_json([each.model_dump(mode="json") for each in found])
+        print_json(found)
         return
-    print(columns([[each.name, f"{each.count} neurons in {len(each.neurons)} layers", each.source] for each in found]))
+    rows = [
+        [each["name"], f"{each['count']} neurons in {len(each['neurons'])} layers", each["source"]] for each in found
+    ]
+    print(columns(rows))
 
 
 def _find_neurons(options: argparse.Namespace) -> None:
-    if not 0 <= options.sparsity <= 1:
-        raise UserError(f"a sparsity is a share from 0 to 1, not {options.sparsity}", "write --sparsity 0.5")
-    if options.threshold is not None and not 0 < options.threshold < float("inf"):
-        raise UserError(f"a threshold is a norm above 0, not {options.threshold}", "write --threshold 30")
+    from harness.files import require_writable
     from harness.finding import Wanted, find_neurons, keep
     from harness.finding_report import report
     from harness.machine import start
@@ -141,6 +140,8 @@ def _find_neurons(options: argparse.Namespace) -> None:
         top_k=options.top_k,
         as_published=options.as_published,
     )
+    if options.out is not None:
+        require_writable(options.out.parent)
     finding = find_neurons(wanted, start(options.device, options.threads))
     if options.out is not None:
         keep(finding, options.out)
@@ -154,11 +155,13 @@ def _find_neurons(options: argparse.Namespace) -> None:
 
 def _probe(options: argparse.Namespace) -> None:
     from harness.encoder_report import compared, report
-    from harness.files import write_text
+    from harness.files import require_writable, write_text
     from harness.machine import start
     from harness.norm_figure import draw
     from harness.probing import probe_encoder
 
+    for file in filter(None, (options.figure, options.out)):
+        require_writable(file.parent)
     device = start(options.device, options.threads)
     probed = probe_encoder(
         options.encoder,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
 OWN_KEY = "dsr_bench"
 TIMM = "timm/"
+NEAR = 0.75
 
 _Settings = Mapping[str, Any]
 
@@ -90,11 +91,11 @@ def encoder_named(text: str) -> EncoderDefinition:
 
     Raises UserError where it is none of them.
     """
-    folder = Path(text).expanduser()
-    if text in ENCODERS or not text:
-        return find(text)
-    if folder.is_dir():
+    folder = folder_of(text)
+    if folder is not None:
         return definition_in(folder)
+    if not text.startswith(TIMM) and difflib.get_close_matches(text.replace("_", "-"), ENCODERS, cutoff=NEAR):
+        return find(text)
     if "/" in text.removeprefix(TIMM) or "_" not in text:
         raise UserError(
             f"there is no encoder {text}",
@@ -102,6 +103,12 @@ def encoder_named(text: str) -> EncoderDefinition:
         )
     definition = timm_definition(text.removeprefix(TIMM))
     return definition.model_copy(update={"name": f"{TIMM}{text.removeprefix(TIMM)}"})
+
+
+def folder_of(text: str) -> Path | None:
+    """The local folder that a user means by an encoder; None for a name, which goes before a folder called so."""
+    folder = Path(text).expanduser()
+    return folder if text not in ENCODERS and folder.is_dir() else None
 
 
 def definition_in(folder: Path) -> EncoderDefinition:

@@ -60,6 +60,14 @@ def load(
     return LoadedEncoder(encoder, released.sha256, name)
 
 
+def load_here(named: str, definition: EncoderDefinition, place: str | None, device: torch.device) -> LoadedEncoder:
+    """`load` onto a device; a folder that was named as the encoder holds its own weights."""
+    folder = encoder_folder.folder_of(named)
+    loaded = load(definition, place or (None if folder is None else str(folder)))
+    loaded.encoder.to(device)
+    return loaded
+
+
 def encoder_of(
     definition: EncoderDefinition,
     state: Mapping[str, Tensor],

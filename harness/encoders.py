@@ -1,7 +1,7 @@
 """Which encoders there are: vision transformers, as facts (no torch)."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from harness.errors import unknown_name
 from harness.frozen import Frozen, NonNegativeInt, PositiveFloat, PositiveInt
@@ -49,6 +49,10 @@ class EncoderDefinition(Frozen):
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     registered: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """What decides its features: neither its name nor where its weights are."""
+        return self.model_dump(mode="json", exclude={"name", "title", "hub", "timm", "shipped", "registered"})
 
     @property
     def grid(self) -> int:

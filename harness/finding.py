@@ -16,11 +16,11 @@ from dsr.search import by_layer, ranked, round_of, score
 from harness.encoder import Encoder
 from harness.encoder_folder import encoder_named
 from harness.encoder_records import OUTLIER, EncoderOutliers, PatchChange, Verdict, pooled
-from harness.encoder_weights import LoadedEncoder, load
+from harness.encoder_weights import load_here
 from harness.encoders import EncoderDefinition
 from harness.errors import UserError
 from harness.frozen import Frozen, NonNegativeFloat, NonNegativeInt
-from harness.image_stream import ImageStream, open_stream
+from harness.image_stream import ImageStream, at_once, open_stream
 from harness.metrics.encoder_outliers import probe, relative_norms
 from harness.metrics.patch_change import above_norm, change_of_patches, outlier_mask, zeroing_control
 from harness.progress import Progress, say
@@ -29,7 +29,6 @@ LOOKED_AT, TRIED_ON = 64, 16
 # No norm above twice the median is what registers are asked for; few neurons, so that patches stay as they are.
 TARGET = 2.0
 LADDER = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 75, 100)
-BATCH_BYTES, MOST_AT_ONCE = 256 * 2**20, 64
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,14 @@ class Effect(Frozen):
 class Finding(Frozen):
     """The end of a search: a list and its effect, or nothing found.
 
-    The verdict is the probe's, by norms above three medians; a threshold of the user's may find tokens all the same.
+    The verdict is the probe's on `judged_on` of the images, by norms above three medians; a threshold of the user's
+    may find tokens all the same.
     """
 
     encoder: str
     verdict: Verdict
     images: NonNegativeInt
+    judged_on: NonNegativeInt
     neurons: NeuronList | None = None
     effect: Effect | None = None
 
@@ -101,7 +102,7 @@ def find_neurons(wanted: Wanted, device: torch.device) -> Finding:
         name=f"{Path(definition.name).name}-found",
         encoder=definition.name,
         encoder_sha256=loaded.sha256,
-        source=f"python -m harness neurons find; by norms above {OUTLIER:g} medians: {seen.verdict}",
+        source=f"python -m harness neurons find (settings: found); by norms above {OUTLIER:g} medians: {seen.verdict}",
         data=stream.fingerprint,
         first_patch="kept" if wanted.as_published else "treated",
         neurons={},
@@ -117,32 +118,31 @@ def find_neurons(wanted: Wanted, device: torch.device) -> Finding:
             update={"neurons": merged(found.neurons, best), "found": (*found.found, one), "rounds": number}
         )
     if not found.found:
-        return Finding(encoder=definition.name, verdict=seen.verdict, images=len(stream))
+        return Finding(encoder=definition.name, verdict=seen.verdict, images=len(stream), judged_on=seen.images)
     effect = _effect(found, encoder, stream, found.found[0].search)
-    return Finding(encoder=definition.name, verdict=seen.verdict, images=len(stream), neurons=found, effect=effect)
-
-
-def load_here(named: str, definition: EncoderDefinition, weights: str | None, device: torch.device) -> LoadedEncoder:
-    """An encoder with its weights on a device; those of a folder that was named are its own."""
-    folder = named if Path(named).expanduser().is_dir() else None
-    loaded = load(definition, weights or folder)
-    loaded.encoder.to(device)
-    return loaded
-
-
-def at_once(encoder: EncoderDefinition) -> int:
-    """How many images' activations, of all layers, may be in memory together."""
-    one = 4 * encoder.depth * (encoder.grid**2 + encoder.num_prefix_tokens + 1) * encoder.hidden
-    return max(1, min(MOST_AT_ONCE, BATCH_BYTES // one))
+    return Finding(
+        encoder=definition.name,
+        verdict=seen.verdict,
+        images=len(stream),
+        judged_on=seen.images,
+        neurons=found,
+        effect=effect,
+    )
 
 
 def keep(finding: Finding, path: Path) -> None:
     """Write what was found as a list; with nothing found, nothing."""
     if finding.neurons is not None:
         write(path, finding.neurons.model_copy(update={"name": path.stem}))
+    elif path.exists():
+        say(f"nothing was found, and {path} is left as an earlier search wrote it")
 
 
 def _check(wanted: Wanted, encoder: EncoderDefinition) -> None:
+    if wanted.sparsity is not None and not 0 <= wanted.sparsity <= 1:
+        raise UserError(f"a sparsity is a share from 0 to 1, not {wanted.sparsity}", "write --sparsity 0.5")
+    if wanted.threshold is not None and not 0 < wanted.threshold < float("inf"):
+        raise UserError(f"a threshold is a norm above 0, not {wanted.threshold}", "write --threshold 30")
     layers = f"{encoder.name} has the layers 0 to {encoder.depth - 1}"
     if wanted.layer is not None and not -encoder.depth <= wanted.layer < encoder.depth:
         raise UserError(f"outliers cannot be detected at layer {wanted.layer}: {layers}", "--layer -1 is the last")
@@ -165,13 +165,15 @@ def _look(encoder: Encoder, stream: ImageStream) -> EncoderOutliers:
 
 def _proposed(wanted: Wanted, seen: EncoderOutliers, number: int) -> Search | None:
     """The settings of a round; None where no threshold is given and the norms show no outliers."""
+    if any(seen.not_finite):
+        raise UserError(f"some norms of {seen.encoder} are no numbers", "choose other weights: these are damaged")
     layer, threshold = wanted.layer, wanted.threshold
     if threshold is None and not seen.outlier_layers:
         say(f"round {number}: {seen.verdict}, by {seen.images} images: too few norms above {OUTLIER:g} medians")
         return None
     layer = _layer_of(seen) if layer is None else layer
     if threshold is None:
-        threshold = OUTLIER * seen.layers[layer].median_norm
+        threshold = OUTLIER * seen.layers[layer % len(seen.layers)].median_norm
     say(f"round {number}: outliers are tokens above {threshold:.4g} after layer {layer}")
     return Search(
         threshold=threshold,

@@ -10,9 +10,9 @@ from harness.finding import Effect, Finding
 def report(finding: Finding, shown: int = 20) -> str:
     """The verdict, the best neurons of each round, and the effect."""
     if finding.neurons is None:
-        return f"{finding.encoder}: {finding.verdict} ({finding.images} images)"
+        return f"{finding.encoder}: {finding.verdict} ({finding.judged_on} of {finding.images} images looked at)"
     lines = [
-        f"{finding.encoder}: {finding.verdict} (by norms above {OUTLIER:g} medians)",
+        f"{finding.encoder}: {finding.verdict} (norms above {OUTLIER:g} medians, {finding.judged_on} images)",
         f"{finding.neurons.count} neurons, found in {finding.images} images",
     ]
     for number, one in enumerate(finding.neurons.found, 1):

@@ -47,7 +47,7 @@ def list_images(root: Path) -> Listing:
         found = [(path, label) for label, name in enumerate(classes) for path in _images_below(root / name)]
         digest = hashlib.sha256(b"\n".join(map(os.fsencode, classes)))
         for path, _ in found:
-            digest.update(b"\n%s %d" % (os.fsencode(path.relative_to(root)), _size(path)))
+            digest.update(b"\n%s %d" % (os.fsencode(path.relative_to(root)), bytes_of(path)))
     except OSError as error:
         raise disk_error(Path(error.filename or root), error) from error
     if unprintable := [name for name in classes if not name.isprintable()]:
@@ -78,7 +78,7 @@ def images_below(root: Path) -> list[Path]:
     return found
 
 
-def _size(path: Path) -> int:
+def bytes_of(path: Path) -> int:
     """Bytes of a file; -1 for a link that leads nowhere, which is found unreadable when it is decoded."""
     try:
         return path.stat().st_size

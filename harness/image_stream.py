@@ -17,10 +17,11 @@ from harness.data import digits, spread_evenly, try_read
 from harness.encoder import Encoder
 from harness.encoders import EncoderDefinition
 from harness.errors import UserError
-from harness.folder import images_below
+from harness.folder import bytes_of, images_below
 from harness.images import Pixels
 
 DIGITS = "digits"
+BATCH_BYTES, MOST_AT_ONCE = 256 * 2**20, 64
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ def open_stream(place: str, encoder: EncoderDefinition, most: int) -> ImageStrea
         return ImageStream((), spread_evenly(most, count), "uci-optical-digits-1797", encoder.image_size, channels)
     paths = tuple(images_below(Path(place).expanduser()))
     chosen = spread_evenly(most, len(paths))
-    told = [f"{paths[index].name} {paths[index].stat().st_size}" for index in chosen]
+    told = [f"{paths[index].name} {bytes_of(paths[index])}" for index in chosen]
     fingerprint = hashlib.sha256(os.fsencode("\n".join(told))).hexdigest()[:16]
     return ImageStream(paths, chosen, fingerprint, encoder.image_size, channels)
+
+
+def at_once(encoder: EncoderDefinition) -> int:
+    """How many images' activations, of all layers, may be in memory together."""
+    one = 4 * encoder.depth * (encoder.grid**2 + encoder.num_prefix_tokens + 1) * encoder.hidden
+    return max(1, min(MOST_AT_ONCE, BATCH_BYTES // one))

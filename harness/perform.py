@@ -125,7 +125,7 @@ def _sample_and_judge(
     config: RunConfig, space: Workspace, made_from: Sampled, machine: Machine, findings: _Findings
 ) -> None:
     with Stopwatch(space.folder / "sampling-seconds") as watch:
-        pixels = sample_all(config, made_from, _parts_of(space), machine.precision, watch.keep)
+        pixels = sample_all(config, made_from, _parts_of(space, made_from.codec), machine.precision, watch.keep)
     findings.measurements.append(cost.duration("sampling_seconds", watch.seconds))
     if pixels is None:
         findings.notes.append("the training ended well, and sampling gave values that are no numbers")
@@ -183,9 +183,10 @@ def _keep_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
     write_bytes(path, save({name: value.contiguous().cpu() for name, value in state.items()}))
 
 
-def _parts_of(space: Workspace) -> Path:
-    """Batches of images belong to the weights that made them."""
-    return space.sample_parts / sha256_of(space.weights)[:12]
+def _parts_of(space: Workspace, codec: Codec) -> Path:
+    """Batches of images belong to the weights that made them, and to what decodes them."""
+    name = sha256_of(space.weights)[:12]
+    return space.sample_parts / (name if codec.weights_sha256 is None else f"{name}-{codec.weights_sha256[:12]}")
 
 
 def _keep_samples(pixels: Pixels, labels: data.Labels, path: Path) -> None:

@@ -10,15 +10,16 @@ from harness.changes import Changes
 from harness.decoders import DecoderRecipe
 from harness.discriminator import Discriminator, fresh_discriminator
 from harness.encoder_folder import encoder_named
+from harness.encoder_weights import load_here
 from harness.errors import UserError
 from harness.files import sha256_of
-from harness.finding import load_here
 from harness.latent_statistics import read_official_statistics, write_statistics
 from harness.machine import start
 from harness.rae_codec import FrozenEncoder
 from harness.report import columns
 from harness.representation import SEED, Stage1, recipe_of
 from harness.resolve import Request, resolve
+from harness.resolve_latents import content
 from harness.spec import RaeLatents
 
 DINO_S8 = "timm/vit_small_patch8_224.dino"
@@ -37,13 +38,17 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The files of stage 1, and the digest of the encoder that the statistics are of; `is_usual` is the recipe."""
+    """The files of stage 1, and the digest of the encoder that the statistics are of.
+
+    A run finds by itself an `is_usual` decoder, and statistics unless they were imported.
+    """
 
     encoder: str
     digest: str
     statistics: Path
     decoder: Path | None
     is_usual: bool
+    is_imported: bool = False
 
     def shown(self) -> dict[str, Any]:
         """For machines."""
@@ -55,6 +60,8 @@ class Prepared:
         """For a person."""
         rows = [["encoder", f"{self.encoder}, configuration {self.digest[:16]}"], ["statistics", str(self.statistics)]]
         rows += [["decoder", str(self.decoder or "none was asked for")]]
+        if self.is_imported:
+            rows += [["", f"runs take them with --statistics {self.statistics}"]]
         if self.decoder is not None and not self.is_usual:
             rows += [["", f"its recipe is not the task's: runs take it with --decoder {self.decoder}"]]
         return columns(rows)
@@ -79,16 +86,23 @@ def prepare(request: Request, asked: Preparation) -> Prepared:
     usual = recipe_of(config.task)
     recipe = Changes(asked.recipe_changes, ["recipe"]).apply("recipe", usual)
     stage1 = Stage1(config, start(config.execution.device, config.execution.threads))
-    decoder = None
+    decoder, judged_by = None, ""
     if not asked.statistics_only and asked.import_statistics is None:
-        judge = _discriminator(recipe, asked, stage1.device)
-        decoder = stage1.train(recipe, judge)
+        judged_by = _identity_of_judge(recipe, asked)
+        decoder = stage1.train(recipe, lambda: _discriminator(recipe, asked, stage1.device), judged_by)
     frozen = stage1.with_registers()
     if asked.import_statistics is not None:
         statistics = _import(asked.import_statistics, stage1, frozen)
     else:
         statistics = stage1.statistics_file(frozen)
-    return Prepared(config.latents.encoder, frozen.digest, statistics, decoder, is_usual=recipe == usual)
+    return Prepared(
+        config.latents.encoder,
+        frozen.digest,
+        statistics,
+        decoder,
+        is_usual=recipe == usual and not judged_by,
+        is_imported=asked.import_statistics is not None,
+    )
 
 
 def _discriminator(recipe: DecoderRecipe, asked: Preparation, device: torch.device) -> Discriminator | None:
@@ -105,10 +119,19 @@ def _discriminator(recipe: DecoderRecipe, asked: Preparation, device: torch.devi
     return fresh_discriminator(loaded.encoder, SEED)
 
 
+def _identity_of_judge(recipe: DecoderRecipe, asked: Preparation) -> str:
+    """Which discriminator a user brings; empty for the usual one, and where none judges."""
+    if recipe.adversarial_weight == 0 or (asked.discriminator or asked.discriminator_weights) is None:
+        return ""
+    place = asked.discriminator_weights and Path(asked.discriminator_weights).expanduser()
+    held = content(place) if place and place.exists() else ""
+    return f"{asked.discriminator or DINO_S8} {held}"
+
+
 def _import(file: Path, stage1: Stage1, frozen: FrozenEncoder) -> Path:
-    """The statistics of an official file, declared to be of this encoder, where runs find them."""
+    """The statistics of an official file, declared to be of this encoder, in our form: a file for --statistics."""
     side = frozen.encoder.definition.grid
     found = read_official_statistics(file, (frozen.encoder.width, side, side), frozen.digest)
-    place = stage1.place_of_statistics(frozen)
+    place = stage1.folder / f"imported-{frozen.digest[:12]}-{sha256_of(file)[:12]}.safetensors"
     write_statistics(place, found)
     return place

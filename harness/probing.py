@@ -9,10 +9,10 @@ import dsr
 from dsr import neurons
 from harness.encoder_folder import encoder_named
 from harness.encoder_records import EncoderOutliers
+from harness.encoder_weights import load_here
 from harness.encoders import EncoderDefinition
 from harness.errors import UserError
-from harness.finding import at_once, load_here
-from harness.image_stream import open_stream
+from harness.image_stream import at_once, open_stream
 from harness.metrics.encoder_outliers import probe
 from harness.registers import AddedRegisters
 
@@ -44,7 +44,10 @@ def probe_encoder(
     """
     definition = encoder_named(named)
     registers = None if listed is None else _registers(definition, listed)
-    encoder, stream = load_here(named, definition, weights, device).encoder, open_stream(data, definition, images)
+    loaded, stream = load_here(named, definition, weights, device), open_stream(data, definition, images)
+    if registers is not None:
+        neurons.require_same_weights(registers, loaded.sha256)
+    encoder = loaded.encoder
     before = probe(encoder, stream.batches(encoder, at_once(definition)))
     if registers is None:
         return Probed(before)
@@ -55,7 +58,7 @@ def probe_encoder(
 
 def _registers(definition: EncoderDefinition, listed: str) -> AddedRegisters:
     if listed != "shipped":
-        return neurons.find(listed).registers()
+        return neurons.require_of(neurons.find(listed), definition).registers()
     shipped = neurons.shipped_for(definition.name)
     if shipped is None:
         raise UserError(

@@ -58,10 +58,14 @@ class LossMask(Frozen):
 
 
 class TrainedRegisters(Frozen):
-    """The `count` registers that an `encoder` was trained with, as DINOv2 with registers and DINOv3 were."""
+    """The `count` registers that an `encoder` was trained with, as DINOv2 with registers and DINOv3 were.
+
+    `weights` are empty for the published ones, or where the run's own encoder has the registers.
+    """
 
     kind: Literal["trained"]
     encoder: str
+    weights: str = ""
     count: PositiveInt
 
 

@@ -5,7 +5,8 @@
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import dsr
+from dsr import neurons
 from harness import data, decoders, reconstruction
 from harness.checkpoint import Checkpoints
 from harness.data import Images
@@ -56,7 +58,9 @@ class Representation:
 
     def notes(self) -> list[str]:
         """Which encoder, statistics and decoder, by their digests."""
+        count = self.encoder.encoder.definition.registers
         return [
+            *[f"the encoder was trained with {count} registers, which are in this arm"] * bool(count),
             f"encoder: {self.encoder.name}, SHA-256 {self.encoder.sha256}",
             f"statistics: SHA-256 {sha256_of(self.statistics)}, of the encoder as configured here",
             f"decoder: {self.decoder.name}, SHA-256 {sha256_of(self.decoder)}",
@@ -75,8 +79,7 @@ def open_representation(config: RunConfig, device: torch.device) -> Representati
         if stage1.shape.width > decoders.SIZES["tiny"].width:
             raise UserError(
                 f"there is no decoder for {stage1.plain.encoder.definition.name} ({stage1.latents.decoder}) yet",
-                "give one with --decoder FILE (RAE publishes some), or train one: python -m harness stage1 "
-                f"--encoder {stage1.named} --task {config.task.name} --data DIR",
+                f"give one with --decoder FILE (RAE publishes some), or train one: {stage1.command()}",
             )
         decoder_file = stage1.train(recipe_of(config.task))
     frozen = stage1.with_registers()
@@ -85,9 +88,9 @@ def open_representation(config: RunConfig, device: torch.device) -> Representati
     whitening = whitening_of(kept.mean.float().to(device), kept.variance.float().to(device))
     decoder = load_decoder(decoder_file, stage1.shape)
     images = config.task.num_training_images or len(stage1.images())
-    return Representation(
-        RaeCodec(frozen, whitening, decoder, images, device), stage1.loaded, statistics_file, decoder_file
-    )
+    codec = RaeCodec(frozen, whitening, decoder, images, device)
+    codec.weights_sha256 = sha256_of(decoder_file)
+    return Representation(codec, stage1.loaded, statistics_file, decoder_file)
 
 
 def reconstruction_of(codec: RaeCodec, images: Images) -> Measurement:
@@ -117,16 +120,35 @@ class Stage1:
         self.config, self.latents, self.device = config, config.latents, device
         self.named = config.execution.encoder or config.latents.encoder
         self.folder = Path(config.execution.runs) / "stage1"
-        self.loaded = load(_in_use(config, self.named), config.execution.encoder_weights)
+        self.loaded = _load(config, self.named)
         self.loaded.encoder.to(device)
         self.plain = self._frozen(None)
         self.shape = _shape_of(self.plain.encoder.definition, self.latents)
+
+    def command(self) -> str:
+        """What trains a decoder for this encoder, as a user types it."""
+        execution, task = self.config.execution, self.config.task
+        words = {
+            "--encoder": self.plain.encoder.definition.name if self.is_other else self.named,
+            "--encoder-weights": execution.registered_weights if self.is_other else execution.encoder_weights,
+            "--task": task.name,
+            "--data": execution.data,
+            "--set": f"latents.decoder={self.latents.decoder}",
+            "--runs": execution.runs,
+        }
+        return " ".join(["python -m harness stage1", *(f"{flag} {word}" for flag, word in words.items() if word)])
+
+    @property
+    def is_other(self) -> bool:
+        """Whether trained registers are those of another encoder than the run names."""
+        registers = self.config.registers.encoder
+        return isinstance(registers, TrainedRegisters) and registers.encoder != self.latents.encoder
 
     def with_registers(self) -> FrozenEncoder:
         """The encoder with the run's test-time registers, from now on."""
         registers = self.config.registers.encoder
         if isinstance(registers, AddedRegisters):
-            _require_same_weights(registers, self.loaded)
+            neurons.require_same_weights(registers, self.loaded.sha256)
         dsr.attach_to_encoder(registers, self.loaded.encoder)
         return self._frozen(registers)
 
@@ -146,27 +168,31 @@ class Stage1:
         file = self.place_of_decoder(recipe_of(self.config.task))
         return file if file.exists() else None
 
-    def place_of_decoder(self, recipe: DecoderRecipe) -> Path:
-        """Where the decoder is kept that this recipe makes."""
-        weight = perceptual_of(recipe, self.shape, self.device).weight
+    def place_of_decoder(self, recipe: DecoderRecipe, judged_by: str = "") -> Path:
+        """Where the decoder is kept that this recipe makes; `judged_by` says whether not by the usual discriminator."""
+        is_sure = recipe.lpips_weight == 0 or recipe.lpips == "required"
+        weight = recipe.lpips_weight if is_sure else perceptual_of(recipe, self.shape, self.device).weight
         about = [self.plain.digest, self.shape.model_dump(mode="json"), self.config.task.data_fingerprint, SEED]
-        digest = _digest([*about, recipe.model_dump(mode="json"), weight])
+        digest = _digest([*about, recipe.model_dump(mode="json"), weight, judged_by])
         return self.folder / f"decoder-{digest}" / "decoder.safetensors"
 
-    def train(self, recipe: DecoderRecipe, judge: Discriminator | None = None) -> Path:
+    def train(
+        self, recipe: DecoderRecipe, judge: Callable[[], Discriminator | None] = lambda: None, judged_by: str = ""
+    ) -> Path:
         """Train a decoder on the encoder without test-time registers; a finished one is found again."""
-        perceptual = perceptual_of(recipe, self.shape, self.device)
-        file = self.place_of_decoder(recipe)
+        file = self.place_of_decoder(recipe, judged_by)
         with _alone(file.parent):
             if file.exists():
                 return file
+            perceptual = perceptual_of(recipe, self.shape, self.device)
             images = self.images()
             name, count = self.plain.encoder.definition.name, len(images)
             say(f"training a decoder ({self.latents.decoder}) for {name} on {count} images, once: {file}")
             decoder = fresh_decoder(self.shape, SEED).to(self.device)
-            lesson = Lesson(recipe, SEED, perceptual, judge)
+            lesson = Lesson(recipe, SEED, perceptual, judge())
             trained = train_decoder(self.plain, decoder, images, lesson, Checkpoints(file.with_name("checkpoints"), ""))
             write_bytes(file, save(_state(decoder)))
+            shutil.rmtree(file.with_name("checkpoints"), ignore_errors=True)
             say(f"trained the decoder in {trained.seconds:.0f} s: L1 and more {float(trained.losses[-1]):.4f}")
         return file
 
@@ -193,11 +219,10 @@ class Stage1:
     def _frozen(self, registers: EncoderRegisters | None) -> FrozenEncoder:
         form = LatentForm(before_norm=self.latents.before_norm)
         about = {
-            "definition": self.loaded.encoder.definition.model_dump(mode="json", exclude={"name", "title"}),
+            "definition": self.loaded.encoder.definition.facts(),
             "weights": self.loaded.sha256,
             "form": form.model_dump(mode="json"),
-            "registers": registers
-            and registers.model_dump(mode="json", exclude={"neuron_list", "encoder_sha256", "rounds"}),
+            "registers": _deciding(registers),
         }
         return FrozenEncoder(self.loaded.encoder, form, _digest(about, whole=True))
 
@@ -207,24 +232,24 @@ def recipe_of(task: Task) -> DecoderRecipe:
     return decoders.recipe("rae" if TASKS[task.name].official else "digits")
 
 
-def _require_same_weights(registers: AddedRegisters, loaded: LoadedEncoder) -> None:
-    """Raise UserError where a list's neurons were found in other weights."""
-    if registers.encoder_sha256 not in ("", loaded.sha256):
-        raise UserError(
-            f"the neurons of {registers.neuron_list} were found in other weights than {loaded.name}: SHA-256 "
-            f"{registers.encoder_sha256[:SHOWN_DIGITS]}, not {loaded.sha256[:SHOWN_DIGITS]}",
-            "find those of these weights: python -m harness neurons find",
-        )
-
-
-def _in_use(config: RunConfig, named: str) -> EncoderDefinition:
-    """The run's encoder at its task's images; another one where that has the trained registers."""
+def _load(config: RunConfig, named: str) -> LoadedEncoder:
+    """The run's encoder at its task's images; where another one has the trained registers, that."""
     assert isinstance(config.latents, RaeLatents), "no encoder"
-    registers = config.registers.encoder
-    if isinstance(registers, TrainedRegisters) and registers.encoder != config.latents.encoder:
-        named = registers.encoder
-    chosen = encoder_named(named)
-    return at_task(chosen, config.latents, config.task)
+    registers, execution = config.registers.encoder, config.execution
+    if not isinstance(registers, TrainedRegisters) or registers.encoder == config.latents.encoder:
+        return load(at_task(encoder_named(named), config.latents, config.task), execution.encoder_weights)
+    other = at_task(encoder_named(registers.encoder), config.latents, config.task)
+    try:
+        return load(other, execution.registered_weights)
+    except UserError as error:
+        raise UserError(error.problem, error.remedy.replace("--encoder-weights", "--registered-weights")) from error
+
+
+def _deciding(registers: EncoderRegisters | None) -> dict[str, Any] | None:
+    """What of registers decides features: trained ones are in the weights, and no list's name matters."""
+    if not isinstance(registers, AddedRegisters):
+        return None
+    return registers.model_dump(mode="json", exclude={"neuron_list", "encoder_sha256", "rounds"})
 
 
 def _shape_of(encoder: EncoderDefinition, latents: RaeLatents) -> DecoderShape:

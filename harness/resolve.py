@@ -1,7 +1,7 @@
 """From names and overrides to one RunConfig, or to a UserError: all that a user can get wrong is found here."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import dsr
@@ -10,7 +10,7 @@ from harness.backbone import Backbone, Network
 from harness.changes import Changes
 from harness.errors import UserError, unknown_name
 from harness.registers import RegisterConfig
-from harness.resolve_latents import resolve_latents
+from harness.resolve_latents import resolve_latents, with_registered_weights
 from harness.respacing import NUM_STEPS, kept_steps
 from harness.spec import (
     DdimSampler,
@@ -67,6 +67,8 @@ def resolve_network(request: Request) -> RunConfig:
     """`resolve` for a description: without a task, an exact name keeps the input it was published with."""
     is_exact = find_size(request.backbone, request.size)[1] is not None
     about_a_task = request.task is not None or any(change.startswith("task.") for change in request.changes)
+    if request.execution.encoder is not None and not about_a_task:
+        request, about_a_task = replace(request, task=OFFICIAL_TASK), True
     return _resolve(request, official_input=is_exact and not about_a_task)[0]
 
 
@@ -101,6 +103,7 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
     network = changes.apply("network", on_task)
     stage = dsr.EncoderStage(latents, seen.encoder, request.neurons)
     registers = changes.apply("registers", dsr.configure(request.registers, backbone, network, stage))
+    registers = with_registered_weights(registers, seen)
     config = RunConfig(
         backbone=backbone.name,
         size=size,

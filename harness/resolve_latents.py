@@ -1,22 +1,25 @@
 """What a denoiser sees in a run: latents by their names, and by the content of the files that make them (no torch)."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import decoders
 from harness.backbone import Backbone
 from harness.changes import Changes
-from harness.encoder_folder import encoder_named
-from harness.encoders import ENCODERS, EncoderDefinition
+from harness.encoder_folder import encoder_named, folder_of
+from harness.encoders import EncoderDefinition
 from harness.errors import UserError
 from harness.files import sha256_of
+from harness.registers import RegisterConfig, TrainedRegisters
 from harness.spec import Execution, Latents, RaeLatents, Task, VaeLatents
 from harness.tasks import TaskDefinition
 
 VAE_CHANNELS = 3
 SHOWN_DIGITS = 12
-WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
+SAFE = ".safetensors"
+WEIGHTS = (SAFE, ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,29 @@ def resolve_latents(
         latents = _latents_of(encoder_named(execution.encoder), task)
     latents = changes.apply("latents", latents, Latents)
     if isinstance(latents, VaeLatents):
+        _refuse_files(backbone, execution)
         return _by_folder(latents, task, execution)
     if isinstance(latents, RaeLatents):
         return _by_files(latents, task, execution)
+    _refuse_files(backbone, execution)
     return Seen(latents, execution)
+
+
+def with_registered_weights(registers: RegisterConfig, seen: Seen) -> RegisterConfig:
+    """The configuration with the weights that a user brings for the encoder with trained registers, by content.
+
+    Raises UserError where no other encoder than the run's own has them.
+    """
+    place = _there(seen.execution.registered_weights)
+    if place is None:
+        return registers
+    in_encoder = registers.encoder
+    if not isinstance(in_encoder, TrainedRegisters) or seen.encoder is None or in_encoder.encoder == seen.encoder.name:
+        raise UserError(
+            "--registered-weights are those of the same encoder trained with registers, and this run needs none",
+            "use --encoder-weights",
+        )
+    return registers.model_copy(update={"encoder": in_encoder.model_copy(update={"weights": content(place)})})
 
 
 def at_task(encoder: EncoderDefinition, latents: RaeLatents, task: Task) -> EncoderDefinition:
@@ -57,11 +79,27 @@ def at_task(encoder: EncoderDefinition, latents: RaeLatents, task: Task) -> Enco
     return encoder.model_copy(update={"image_size": side * encoder.patch})
 
 
+def _refuse_files(backbone: Backbone, execution: Execution) -> None:
+    """Raise UserError for a file that nothing would read."""
+    places = {
+        "--encoder-weights": execution.encoder_weights,
+        "--registered-weights": execution.registered_weights,
+        "--decoder": execution.decoder,
+        "--statistics": execution.statistics,
+    }
+    if given := [flag for flag, place in places.items() if place is not None]:
+        raise UserError(
+            f"{backbone.title} sees no encoder's latents here: {', '.join(given)} would have no effect",
+            "leave it out, or use a rae- backbone with --encoder",
+        )
+
+
 def _latents_of(encoder: EncoderDefinition, task: Task) -> RaeLatents:
-    """One token for 16 x 16 pixels under a published encoder, as RAE; another sees its own grid on the whole image."""
-    is_published = encoder.name in ENCODERS and not encoder.shipped
-    patch = RaeLatents(kind="rae").patch if is_published else max(task.image_size // encoder.grid, 1)
-    decoder = "tiny" if task.image_size < RaeLatents(kind="rae").patch ** 2 else "vit-xl"
+    """One token for 16 x 16 pixels of a large image, as RAE; of a small one the encoder sees its own grid."""
+    usual = RaeLatents(kind="rae").patch
+    is_large = task.image_size >= usual**2
+    patch = usual if is_large else max(task.image_size // encoder.grid, 1)
+    decoder = "vit-xl" if is_large else "tiny"
     return RaeLatents(kind="rae", encoder=encoder.name, channels=encoder.width, patch=patch, decoder=decoder)
 
 
@@ -75,7 +113,7 @@ def _by_folder(latents: VaeLatents, task: Task, execution: Execution) -> Seen:
     if not folder.is_dir():
         return Seen(latents, execution)
     place = execution.model_copy(update={"vae": str(folder.resolve())})
-    return Seen(latents.model_copy(update={"weights": _content(folder)}), place)
+    return Seen(latents.model_copy(update={"weights": content(folder)}), place)
 
 
 def _by_files(latents: RaeLatents, task: Task, execution: Execution) -> Seen:
@@ -98,36 +136,53 @@ def _by_files(latents: RaeLatents, task: Task, execution: Execution) -> Seen:
             f"the tokens of {encoder.name} are {encoder.width} wide, and latents.channels is {latents.channels}",
             f"use --encoder {named}, which sets it",
         )
-    folder = named if Path(named).expanduser().is_dir() else None
-    places = {
-        "encoder": named,
-        "encoder_weights": execution.encoder_weights or folder,
-        "decoder": execution.decoder,
-        "statistics": execution.statistics,
-    }
+    if latents.weights:
+        raise UserError("latents.weights follows from the encoder", "use --encoder-weights PATH")
+    folder = folder_of(named)
+    weights = _there(execution.encoder_weights) or folder
+    decoder, statistics = (_file(place) for place in (execution.decoder, execution.statistics))
     contents = {
-        "weights": _identity(places["encoder_weights"]),
-        "decoder_weights": _identity(execution.decoder),
-        "statistics": _identity(execution.statistics),
+        "weights": content(weights) if weights else "",
+        "decoder_weights": content(decoder) if decoder else "",
+        "statistics": content(statistics) if statistics else "",
     }
+    if folder is not None and weights == folder:
+        contents["weights"] = _with_definition(encoder, contents["weights"])
     known = latents.model_copy(update={"encoder": encoder.name, **contents})
-    return Seen(known, execution.model_copy(update=places), at_task(encoder, known, task))
+    places = {"encoder_weights": weights, "decoder": decoder, "statistics": statistics}
+    told = {name: None if path is None else str(path) for name, path in places.items()}
+    return Seen(known, execution.model_copy(update={"encoder": named, **told}), at_task(encoder, known, task))
 
 
-def _identity(place: str | None) -> str:
-    """The name and the start of the SHA-256 of what a user brings; empty for what they do not."""
+def _with_definition(encoder: EncoderDefinition, weights: str) -> str:
+    """What a folder holds, with what its config.json says."""
+    name, _, digest = weights.rpartition(" ")
+    both = hashlib.sha256((digest + json.dumps(encoder.facts(), sort_keys=True)).encode()).hexdigest()
+    return f"{name} [{both[:SHOWN_DIGITS]}]"
+
+
+def _there(place: str | None) -> Path | None:
+    """What a user brings.  Raises UserError where it is not there."""
     if place is None:
-        return ""
+        return None
     path = Path(place).expanduser()
     if not path.exists():
         raise UserError(f"there is no file {place}", "give a file or a folder that is there")
-    return _content(path)
+    return path
 
 
-def _content(path: Path) -> str:
+def _file(place: str | None) -> Path | None:
+    path = _there(place)
+    if path is not None and not path.is_file():
+        raise UserError(f"{place} is a folder", "give the file in it")
+    return path
+
+
+def content(path: Path) -> str:
     """`name [first digits of its SHA-256]`; a folder's weights count, in the order of their names."""
     if path.is_file():
         return f"{path.name} [{sha256_of(path)[:SHOWN_DIGITS]}]"
-    files = sorted(file for file in path.rglob("*") if file.suffix in WEIGHTS and file.is_file())
+    kept = [file for file in path.rglob("*") if file.suffix in WEIGHTS and file.is_file()]
+    files = sorted([file for file in kept if file.suffix == SAFE] or kept)
     digest = hashlib.sha256(b"".join(bytes.fromhex(sha256_of(file)) for file in files)).hexdigest()
     return f"{path.resolve().name} [{digest[:SHOWN_DIGITS]}]"

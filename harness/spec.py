@@ -294,6 +294,7 @@ class Execution(Frozen):
     vae: str | None = None
     encoder: str | None = None
     encoder_weights: str | None = None
+    registered_weights: str | None = None
     decoder: str | None = None
     statistics: str | None = None
     results: str = "results"
@@ -327,8 +328,10 @@ class RunConfig(Frozen):
 
     @property
     def arm_id(self) -> str:
-        """The same for every seed: runs of one arm differ in nothing else."""
-        return _digest({**self._identity(), "seed": "any"})
+        """The same for every seed, and whichever statistics follow the encoder's registers: nothing else differs."""
+        identity = self._identity()
+        identity.get("latents", {}).pop("statistics", None)
+        return _digest({**identity, "seed": "any"})
 
     @property
     def exact_name(self) -> str:

@@ -160,7 +160,7 @@ WRONG = [
     (f"{FIND} images --threshold -1", "above 0"),
     (f"{FIND} images --sparsity 2", "from 0 to 1"),
     ("probe --encoder encoder --data images --neurons shipped", "neurons find"),
-    ("probe --encoder encoder --data images --neurons siglip2-b", "layers 0 to 3"),
+    ("probe --encoder encoder --data images --neurons siglip2-b", "not of small"),
     ("probe --encoder empty --data images", "config.json"),
     ("run --backbone sit --encoder siglip2-b", "no effect"),
     (f"{RAE} --encoder siglip2-b", "channels"),

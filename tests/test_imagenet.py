@@ -13,7 +13,7 @@ from harness.build import build
 from harness.resolve import Request, resolve
 from harness.run import run
 from harness.spec import Execution
-from tests.builders import harness, image_folder, quick_config, quick_words
+from tests.builders import STAND_IN, harness, image_folder, quick_config, quick_words
 
 SMALL = (
     "network.width=16",
@@ -123,11 +123,13 @@ def test_twenty_images_go_all_the_way(tmp_path: Path, backbone: str) -> None:
     assert config.protocol.uint8_rule == ("round" if backbone == "jit" else "truncate-255")
 
 
-def test_representation_latents_say_that_they_are_not_here_yet(tmp_path: Path) -> None:
+def test_an_encoder_that_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     words = ["--task", "imagenet256", "--data", str(_imagenet(tmp_path)), "--size", "tiny"]
     said = harness("run", "--backbone", "rae-dit", *words, cwd=tmp_path)
     assert said.code == 2
-    assert "latents.kind=stand-in" in said.err
+    assert "google/siglip2-base-patch16-256" in said.err
+    assert "--encoder-weights" in said.err
 
 
 def _finished(tmp_path: Path, backbone: str, *changes: str) -> Path:
@@ -171,7 +173,8 @@ def test_an_import_shows_its_mapping_and_writes_our_names(tmp_path: Path) -> Non
     theirs = {key: state[official.names.get(key, key)].clone() for key in official.order}
     torch.save({"ema": theirs, "model": {}, "step": 1}, tmp_path / "ep-last.pt")
     words = ["--backbone", "rae-dit", "--task", "digits", "--registers", "denoiser"]
-    words += [word for change in ("width=16", "depth=3", "num_heads=2") for word in ("--set", f"network.{change}")]
+    small = ("network.width=16", "network.depth=3", "network.num_heads=2", *STAND_IN)
+    words += [word for change in small for word in ("--set", change)]
     dry = harness("import-weights", "ep-last.pt", *words, "--dry-run", cwd=tmp_path)
     assert dry.code == 0, dry.err
     assert "register_tokens" in dry.out
