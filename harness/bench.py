@@ -72,8 +72,8 @@ def overhead(config: RunConfig, batch_size: int, pairs: int) -> Overhead:
     torch.set_num_threads(config.execution.threads)
     arms = [config.without_registers(), config]
     plain, ours = (size_of(arm).flops for arm in arms)
-    training = _paired([_training_step(arm, batch_size) for arm in arms], pairs, f"{config.exact_name} training")
-    sampling = _paired([_forward_pass(arm, batch_size) for arm in arms], pairs, f"{config.exact_name} sampling")
+    training = paired([_training_step(arm, batch_size) for arm in arms], pairs, f"{config.exact_name} training")
+    sampling = paired([_forward_pass(arm, batch_size) for arm in arms], pairs, f"{config.exact_name} sampling")
     return Overhead(
         backbone=config.exact_name,
         registers=config.registers.preset,
@@ -82,8 +82,8 @@ def overhead(config: RunConfig, batch_size: int, pairs: int) -> Overhead:
         operations=ours / plain,
         training_seconds=statistics.median(seconds for seconds, _ in training),
         sampling_seconds=statistics.median(seconds for seconds, _ in sampling),
-        training=_ratio(training),
-        sampling=_ratio(sampling),
+        training=ratio_of(training),
+        sampling=ratio_of(sampling),
     )
 
 
@@ -140,8 +140,8 @@ def _forward_pass(config: RunConfig, batch_size: int) -> Callable[[], None]:
     return forward
 
 
-def _paired(actions: list[Callable[[], None]], pairs: int, title: str) -> list[tuple[float, float]]:
-    """Seconds (without, with) of each pair."""
+def paired(actions: list[Callable[[], None]], pairs: int, title: str) -> list[tuple[float, float]]:
+    """Seconds (without, with) of each pair of runs, the order changing each time, after a few to warm up."""
     for action in actions:
         for _ in range(WARM_UP):
             action()
@@ -161,6 +161,7 @@ def _seconds(action: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def _ratio(timed: list[tuple[float, float]]) -> Ratio:
+def ratio_of(timed: list[tuple[float, float]]) -> Ratio:
+    """The ratio of pairs of seconds, (without, with)."""
     ratios = [ours / plain for plain, ours in timed]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))

@@ -153,6 +153,8 @@ def _add_bench(verbs: Any) -> None:
     bench.add_argument("--registers", default="denoiser", help="the preset to compare with none (default: denoiser)")
     bench.add_argument("--pairs", type=positive, default=7, help="how many pairs of timings (default: 7)")
     bench.add_argument("--batch", type=positive, default=2, help="images at once (default: 2)")
+    bench.add_argument("--encoder", metavar="NAME", help="time an encoder with test-time registers instead")
+    bench.add_argument("--compile", action="store_true", help="the encoder under torch.compile")
     bench.add_argument("--threads", type=whole, default=0, help="CPU threads (default: every core of this process)")
     bench.add_argument("--json", action="store_true", help="for machines")
     bench.set_defaults(verb=_bench)
@@ -320,6 +322,14 @@ def _board(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    if options.encoder is not None:
+        from harness.encoder_bench import encoder_overhead
+
+        timed = encoder_overhead(
+            options.encoder, options.batch, options.pairs, threads=options.threads, compiled=options.compile
+        )
+        print_json(timed.shown()) if options.json else print(timed.report())
+        return
     from harness.resolve import Request, resolve_network
     from harness.spec import Execution
 

@@ -2,6 +2,7 @@
 
 # N batch, C channels, H height, W width
 
+import mmap
 import struct
 import zlib
 from collections.abc import Sequence
@@ -45,6 +46,12 @@ class Images:
         starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
         places = np.searchsorted(starts, indices, side="right") - 1
         return np.stack([self.shards[s][i - starts[s]] for s, i in zip(places, indices, strict=True)])
+
+    def forget(self) -> None:
+        """Give the pages of mapped images back to the system: a pass over many needs no more memory than over few."""
+        for shard in self.shards:
+            if isinstance(shard, np.memmap) and isinstance(shard.base, mmap.mmap):
+                shard.base.madvise(mmap.MADV_DONTNEED)
 
 
 def load(task: Task, folder: Path | None, cache: Path) -> Images:

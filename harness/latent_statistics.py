@@ -112,6 +112,7 @@ def gather(
             moments.add(encode(images_NKHW))
             if mirrored:
                 moments.add(encode(images_NKHW.flip(-1)))
+            images.forget()
             progress.advance(len(indices))
             if time.monotonic() - kept > SECONDS_BETWEEN:
                 _keep(partial, moments, start + len(indices))

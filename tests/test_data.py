@@ -192,3 +192,11 @@ def test_flips_are_half_and_repeatable(tmp_path: Path) -> None:
 def test_eight_bits_survive_the_way_there_and_back() -> None:
     every = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     np.testing.assert_array_equal(to_uint8(to_unit(every), "round"), every)
+
+
+def test_forgotten_images_are_read_again(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "images")
+    images = data.load(_task(folder), folder, tmp_path / "cache")
+    before = images.pixels(np.arange(len(images)))
+    images.forget()
+    assert (images.pixels(np.arange(len(images))) == before).all()

@@ -90,6 +90,7 @@ LAYERS = {
     "harness.build": 3,
     "harness.catalog": 3,
     "harness.describe": 3,
+    "harness.encoder_bench": 3,
     "harness.finding": 3,
     "harness.preparing": 3,
     "harness.finding_report": 3,
