@@ -90,9 +90,9 @@ def _in_encoder(preset: Preset, stage: EncoderStage) -> EncoderRegisters | None:
     shipped = neurons.shipped_for(stage.encoder.name, preset.rounds)
     if shipped is not None:
         return shipped.registers()
-    again = " --recursive 2" if preset.rounds > 1 else ""
+    again, known = (" --recursive 2", " from a recursive search") if preset.rounds > 1 else ("", "")
     raise UserError(
-        f"no register neurons of {stage.encoder.name} are known that were found in {preset.rounds} rounds or more",
+        f"no register neurons of {stage.encoder.name} are known{known}",
         f"find them first: python -m harness neurons find --encoder {stage.encoder.name} --data DIR{again} "
         "--out neurons.json; then add --neurons neurons.json",
     )
