@@ -10,20 +10,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
 from harness import encoder_network, encoder_weights
+from harness.data import digits
 from harness.encoder import Encoder, Features
 from harness.encoder_folder import definition_in, timm_definition
 from harness.encoder_names import to_official
-from harness.encoder_weights import WEIGHTS_FILE, encoder_of, load, save
+from harness.encoder_weights import WEIGHTS_FILE, encoder_of, load, save, shipped_file
 from harness.encoders import ENCODERS, HALF, IMAGENET_MEAN, EncoderDefinition
 from harness.errors import UserError
+from harness.files import sha256_of
 
 torch.set_num_threads(1)
 
@@ -209,7 +213,19 @@ def test_mae_s_decoder_is_not_needed() -> None:
     _assert_same(encoder(_pixels()), _official_features(model.vit, _pixels()))
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+def test_the_shipped_encoder_is_there_and_knows_its_digits() -> None:
+    definition = ENCODERS["digits-vit"]
+    loaded = load(definition, None)
+    assert loaded.sha256 == sha256_of(shipped_file(definition))
+    images = digits()
+    pixels = torch.from_numpy(images.pixels(np.arange(len(images)))) / 255
+    features = loaded.encoder(loaded.encoder.normalised(pixels)).normed.mean(dim=1).numpy()
+    held_out = np.arange(len(images)) % 5 == 0
+    probe = LogisticRegression(max_iter=300).fit(features[~held_out], images.labels[~held_out])
+    assert probe.score(features[held_out], images.labels[held_out]) > 0.95
+
+
+@pytest.mark.parametrize("name", [name for name, definition in ENCODERS.items() if not definition.shipped])
 def test_every_definition_has_the_shapes_of_its_published_weights(name: str) -> None:
     definition = ENCODERS[name]
     with torch.device("meta"):
