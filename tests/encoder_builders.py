@@ -82,6 +82,21 @@ def plant(encoder: Encoder, neurons: Neurons, strength: float) -> None:
                 block.mlp.fc2.weight[:, neuron] = strength * column / column.norm()
 
 
+def make_sinks(encoder: Encoder, layer: int, neurons: tuple[int, ...]) -> None:
+    """Let every token attend to outliers that these neurons made, in all later layers, as trained encoders do."""
+    with torch.no_grad():
+        direction = block_of(encoder, layer).mlp.fc2.weight[:, list(neurons)].sum(dim=1)
+        direction /= direction.norm()
+        width, heads = encoder.width, encoder.definition.heads
+        for later in range(layer + 1, encoder.depth):
+            qkv = block_of(encoder, later).attn.qkv
+            for head in range(heads):
+                row = head * width // heads
+                qkv.weight[row] = 0
+                qkv.bias[row] = 3.0
+                qkv.weight[width + row] = 1.5 * direction
+
+
 def block_of(encoder: Encoder, layer: int) -> Any:
     """A block of timm's, whose types say nothing."""
     blocks: Any = encoder.vit.blocks

@@ -25,6 +25,7 @@ from tests.encoder_builders import (
     encoder_folder,
     image_files,
     images,
+    make_sinks,
     plant,
     planted_encoder,
     small_encoder,
@@ -75,6 +76,21 @@ def test_planted_neurons_come_first_and_no_more_are_taken_than_needed(place: Pat
     assert found.effect.others is not None
     assert found.effect.others.cosine > 0.95
     assert found.effect.others_zeroing is not None
+
+
+def test_where_tokens_attend_to_outliers_registers_keep_what_zeroing_destroys(tmp_path: Path, place: Path) -> None:
+    encoder = small_encoder()
+    plant(encoder, FIRST, strength=30.0)
+    make_sinks(encoder, 1, FIRST[1])
+    save(encoder, tmp_path / "sinks")
+    effect = find_neurons(Wanted(str(tmp_path / "sinks"), str(place / "images")), CPU).effect
+    assert effect is not None
+    assert effect.worst_after < 2 < effect.before
+    assert effect.others is not None
+    assert effect.others_zeroing is not None
+    assert effect.others.cosine > 0.95
+    assert effect.others_zeroing.cosine < 0.8
+    assert effect.others.relative_difference < effect.others_zeroing.relative_difference / 5
 
 
 def test_recursion_removes_what_one_pass_leaves(place: Path) -> None:
