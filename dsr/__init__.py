@@ -77,14 +77,14 @@ def _in_encoder(preset: Preset, stage: EncoderStage) -> EncoderRegisters | None:
     if stage.encoder is None:
         return None
     if stage.neurons is not None:
-        listed = neurons.require_of(neurons.find(stage.neurons), stage.encoder)
+        listed = neurons.find_for(stage.neurons, stage.encoder)
         if listed.rounds < preset.rounds:
             raise UserError(
                 f"{listed.name} was found in {listed.rounds} round, and this preset is the recursive one",
                 "use --registers encoder, or find neurons with --recursive 2",
             )
         return listed.registers()
-    trained = find(stage.encoder.registered) if stage.encoder.registered else stage.encoder
+    trained = _trained(stage.encoder)
     if trained.registers and preset.rounds == 1:
         return TrainedRegisters(kind="trained", encoder=trained.name, count=trained.registers)
     shipped = neurons.shipped_for(stage.encoder.name, preset.rounds)
@@ -98,6 +98,11 @@ def _in_encoder(preset: Preset, stage: EncoderStage) -> EncoderRegisters | None:
     )
 
 
+def _trained(encoder: EncoderDefinition) -> EncoderDefinition:
+    """The same encoder as it was trained with registers, where there is one; else the encoder itself."""
+    return find(encoder.registered) if encoder.registered else encoder
+
+
 def check(registers: RegisterConfig, network: Network, encoder: EncoderDefinition | None) -> None:
     """Raise UserError where registers could not enter the network or the encoder, or would never leave them."""
     denoiser = registers.denoiser
@@ -108,7 +113,7 @@ def check(registers: RegisterConfig, network: Network, encoder: EncoderDefinitio
             f"set registers.denoiser.start_block to at most {network.depth - 1}",
         )
     if isinstance(registers.encoder, TrainedRegisters) and encoder is not None:
-        trained = find(encoder.registered) if encoder.registered else encoder
+        trained = _trained(encoder)
         if (registers.encoder.encoder, registers.encoder.count) != (trained.name, trained.registers):
             raise UserError(
                 f"{trained.name} was trained with {trained.registers} registers: that cannot be set",

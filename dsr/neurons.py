@@ -100,8 +100,9 @@ def merged(first: Mapping[int, tuple[int, ...]], second: Mapping[int, tuple[int,
     return {layer: tuple(dict.fromkeys((*first.get(layer, ()), *second.get(layer, ())))) for layer in layers}
 
 
-def require_of(found: NeuronList, encoder: EncoderDefinition) -> NeuronList:
-    """The list, unless it is of another encoder by name and does not say which weights it was found in."""
+def find_for(name: str, encoder: EncoderDefinition) -> NeuronList:
+    """`find`, but no list that is of another encoder by name and does not say in which weights it was found."""
+    found = find(name)
     if found.encoder != encoder.name and not found.encoder_sha256:
         raise UserError(
             f"the neurons of {found.name} are those of {found.encoder}, not of {encoder.name}",

@@ -76,11 +76,16 @@ def load_few(task: Task, folder: Path | None, count: int) -> Images:
     assert folder is not None, f"task {task.name} was resolved without a folder"
     listing = _listing(task, folder)
     chosen = spread_evenly(count, len(listing.images))
-    decoded = [try_read(listing.images[index][0], task.image_size, task.channels) for index in chosen]
-    if unreadable := [index for index, image in zip(chosen, decoded, strict=True) if image is None]:
-        raise UserError(f"{listing.images[unreadable[0]][0]} holds no readable image", "repair or remove it")
-    labels = np.array([listing.images[index][1] for index in chosen], np.int64)
-    return Images([np.stack([image for image in decoded if image is not None])], labels)
+    pixels = [read_one(listing.images[index][0], task.image_size, task.channels) for index in chosen]
+    return Images([np.stack(pixels)], np.array([listing.images[index][1] for index in chosen], np.int64))
+
+
+def read_one(path: Path, side: int, channels: int) -> Pixels:
+    """An image, (C, side, side) in 0..255, cropped as ADM does.  Raises UserError where it cannot be read."""
+    image = _try_read(path, side, channels)
+    if image is None:
+        raise UserError(f"{path} holds no readable image", "repair or remove it")
+    return image
 
 
 def spread_evenly(count: int, total: int) -> Labels:
@@ -134,14 +139,13 @@ def _decode(listing: Listing, task: Task, cache: Path) -> Images:
 
 def _decode_shard(part: Sequence[tuple[Path, int]], task: Task, pixels: Path, flags: Path) -> None:
     """Write the readable images of a shard, then, as the sign that it is whole, which of them were readable."""
-    decoded = [try_read(path, task.image_size, task.channels) for path, _ in part]
+    decoded = [_try_read(path, task.image_size, task.channels) for path, _ in part]
     shape = (-1, task.channels, task.image_size, task.image_size)
     write_array(pixels, np.array([image for image in decoded if image is not None], np.uint8).reshape(shape))
     write_array(flags, np.array([image is not None for image in decoded]))
 
 
-def try_read(path: Path, side: int, channels: int) -> Pixels | None:
-    """An image, (C, side, side), cropped as ADM does; None where the file holds none that can be read."""
+def _try_read(path: Path, side: int, channels: int) -> Pixels | None:
     try:
         return read_pixels(path, side, channels)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError):

@@ -65,8 +65,8 @@ class EncoderDefinition(Frozen):
         return int(self.class_token) + self.registers
 
 
-def _siglip2_b() -> EncoderDefinition:
-    return EncoderDefinition(
+def _siglip2() -> list[EncoderDefinition]:
+    base = EncoderDefinition(
         name="siglip2-b",
         title="SigLIP2-B/16 at 256 x 256",
         family="siglip",
@@ -84,27 +84,19 @@ def _siglip2_b() -> EncoderDefinition:
         mean=HALF,
         std=HALF,
     )
-
-
-def _siglip2_so400m() -> EncoderDefinition:
-    return EncoderDefinition(
-        name="siglip2-so400m",
-        title="SigLIP2-So400M/14 at 224 x 224",
-        family="siglip",
-        hub="google/siglip2-so400m-patch14-224",
-        timm="vit_so400m_patch14_siglip_224.v2_webli",
-        image_size=224,
-        patch=14,
-        width=1152,
-        depth=27,
-        heads=16,
-        hidden=4304,
-        table=16,
-        activation="gelu-tanh",
-        class_token=False,
-        mean=HALF,
-        std=HALF,
-    )
+    so400m = {
+        "name": "siglip2-so400m",
+        "title": "SigLIP2-So400M/14 at 224 x 224",
+        "hub": "google/siglip2-so400m-patch14-224",
+        "timm": "vit_so400m_patch14_siglip_224.v2_webli",
+        "image_size": 224,
+        "patch": 14,
+        "width": 1152,
+        "depth": 27,
+        "heads": 16,
+        "hidden": 4304,
+    }
+    return [base, base.model_copy(update=so400m)]
 
 
 def _dinov2(letter: str, width: int, depth: int, heads: int) -> list[EncoderDefinition]:
@@ -219,8 +211,7 @@ def _digits_vit() -> EncoderDefinition:
 ENCODERS: Mapping[str, EncoderDefinition] = {
     definition.name: definition
     for definition in (
-        _siglip2_b(),
-        _siglip2_so400m(),
+        *_siglip2(),
         *_dinov2("s", 384, 12, 6),
         *_dinov2("b", 768, 12, 12),
         *_dinov2("l", 1024, 24, 16),

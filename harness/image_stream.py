@@ -13,12 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from harness.data import digits, spread_evenly, try_read
+from harness.data import digits, read_one, spread_evenly
 from harness.encoder import Encoder
 from harness.encoders import EncoderDefinition
 from harness.errors import UserError
 from harness.folder import bytes_of, images_below
 from harness.images import Pixels
+from harness.tasks import DIGITS_FINGERPRINT
 
 DIGITS = "digits"
 BATCH_BYTES, MOST_AT_ONCE = 256 * 2**20, 64
@@ -54,10 +55,7 @@ class ImageStream:
         if not self.paths:
             pixels: Pixels = digits().shards[0][index]
             return pixels
-        image = try_read(self.paths[index], self.side, self.channels)
-        if image is None:
-            raise UserError(f"{self.paths[index]} holds no readable image", "repair or remove it")
-        return image
+        return read_one(self.paths[index], self.side, self.channels)
 
 
 def open_stream(place: str, encoder: EncoderDefinition, most: int) -> ImageStream:
@@ -73,7 +71,7 @@ def open_stream(place: str, encoder: EncoderDefinition, most: int) -> ImageStrea
         )
     if place == DIGITS:
         count = len(digits())
-        return ImageStream((), spread_evenly(most, count), "uci-optical-digits-1797", encoder.image_size, channels)
+        return ImageStream((), spread_evenly(most, count), DIGITS_FINGERPRINT, encoder.image_size, channels)
     paths = tuple(images_below(Path(place).expanduser()))
     chosen = spread_evenly(most, len(paths))
     told = [f"{paths[index].name} {bytes_of(paths[index])}" for index in chosen]

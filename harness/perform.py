@@ -24,9 +24,7 @@ from harness.machine import find_device
 from harness.metrics import cost, digits, outliers
 from harness.objective import is_adaptive
 from harness.progress import say
-from harness.rae_codec import RaeCodec
 from harness.records import Measurement, OutlierStatistics, Provenance, RunRecord, SampleGrid
-from harness.representation import open_representation, reconstruction_of
 from harness.sample import Sampled, label_of, sample_all
 from harness.source import Source, open_source
 from harness.spec import RaeLatents, RunConfig, StandInLatents, VaeLatents
@@ -69,7 +67,9 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     else:
         source = Source(data.load_few(config.task, folder, config.protocol.outlier_images), codec)
         training = _load(config, denoiser, findings)
-    if isinstance(codec, RaeCodec):
+    if isinstance(config.latents, RaeLatents):
+        from harness.representation import reconstruction_of
+
         findings.measurements.append(reconstruction_of(codec, source.images))
     if _is_finite(denoiser, training):
         _keep_weights(denoiser.state_dict(), space.weights)
@@ -107,6 +107,9 @@ def _codec(config: RunConfig, device: torch.device) -> tuple[Codec, list[str]]:
     """The codec of a run, and what its record says of it."""
     latents = config.latents
     if isinstance(latents, RaeLatents):
+        # timm takes a second or two to import, and only an encoder needs it.
+        from harness.representation import open_representation
+
         representation = open_representation(config, device)
         return representation.codec, representation.notes()
     if config.execution.vae is not None:

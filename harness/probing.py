@@ -58,7 +58,7 @@ def probe_encoder(
 
 def _registers(definition: EncoderDefinition, listed: str) -> AddedRegisters:
     if listed != "shipped":
-        return neurons.require_of(neurons.find(listed), definition).registers()
+        return neurons.find_for(listed, definition).registers()
     shipped = neurons.shipped_for(definition.name)
     if shipped is None:
         raise UserError(

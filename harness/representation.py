@@ -21,6 +21,7 @@ import dsr
 from dsr import neurons
 from harness import data, decoders, reconstruction
 from harness.checkpoint import Checkpoints
+from harness.codec import Codec
 from harness.data import Images
 from harness.decoders import DecoderRecipe, DecoderShape
 from harness.discriminator import Discriminator
@@ -63,7 +64,7 @@ class Representation:
             *[f"the encoder was trained with {count} registers, which are in this arm"] * bool(count),
             f"encoder: {self.encoder.name}, SHA-256 {self.encoder.sha256}",
             f"statistics: SHA-256 {sha256_of(self.statistics)}, of the encoder as configured here",
-            f"decoder: {self.decoder.name}, SHA-256 {sha256_of(self.decoder)}",
+            f"decoder: {self.decoder.name}, SHA-256 {self.codec.weights_sha256}",
         ]
 
 
@@ -93,7 +94,7 @@ def open_representation(config: RunConfig, device: torch.device) -> Representati
     return Representation(codec, stage1.loaded, statistics_file, decoder_file)
 
 
-def reconstruction_of(codec: RaeCodec, images: Images) -> Measurement:
+def reconstruction_of(codec: Codec, images: Images) -> Measurement:
     """How much of images comes back from their latents: the mean PSNR, in decibels."""
     indices = data.spread_evenly(RECONSTRUCTED, len(images))
 

@@ -47,13 +47,10 @@ def resolve_latents(
             )
         latents = _latents_of(encoder_named(execution.encoder), task)
     latents = changes.apply("latents", latents, Latents)
-    if isinstance(latents, VaeLatents):
-        _refuse_files(backbone, execution)
-        return _by_folder(latents, task, execution)
     if isinstance(latents, RaeLatents):
         return _by_files(latents, task, execution)
     _refuse_files(backbone, execution)
-    return Seen(latents, execution)
+    return _by_folder(latents, task, execution) if isinstance(latents, VaeLatents) else Seen(latents, execution)
 
 
 def with_registered_weights(registers: RegisterConfig, seen: Seen) -> RegisterConfig:

@@ -23,12 +23,11 @@ from harness.progress import Progress
 from harness.rae import Noise, decode, norms_of
 from harness.randomness import Stream, generator
 from harness.schedule import learning_rate
-from harness.source import indices_of
+from harness.source import FLIP_SHARE, indices_of
 from harness.spec import Recipe
 from harness.train import autocast
 
 LOG_EVERY = 10
-FLIP_SHARE = 0.5
 
 Encode = Callable[[Tensor], Tensor]
 
