@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import leaderboard
+from harness.database import rebuild
 from harness.errors import UserError
 from harness.progress import say
-from harness.store import rebuild
 
 
 def serve(results: Path, *, port: int, address: str, headless: bool) -> None:

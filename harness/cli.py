@@ -65,7 +65,10 @@ def _add_run(verbs: Any) -> None:
     _add_configuration(run)
     seeds = run.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=whole, default=0, help="training and sampling seed (default 0)")
-    seeds.add_argument("--seeds", metavar="LIST", help="several runs: 0,1,2 or 0-2")
+    seeds.add_argument(
+        "--seeds", metavar="LIST", help="several runs, 0,1,2 or 0-2, each beside its matched run without registers"
+    )
+    run.add_argument("--alone", action="store_true", help="with --seeds: without the matched runs")
     run.add_argument("--weights", metavar="PATH_OR_HUB_ID", help="measure a released model instead of training one")
     run.add_argument("--guide", metavar="PATH_OR_HUB_ID", help="guide by this weaker model of the family: autoguidance")
     run.add_argument("--guide-size", metavar="SIZE", help="the size of the guide (default: the run's own)")
@@ -176,18 +179,19 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from harness.resolve import parse_seeds, resolve
+    from harness.matching import arms_of
+    from harness.resolve import parse_seeds
 
     seeds = parse_seeds(options.seeds) if options.seeds else [options.seed]
-    names = {"guide_size": options.guide_size}
-    configs = [resolve(_request(options, seed=seed, **names), needs_data=not options.dry_run) for seed in seeds]
+    request = _request(options, guide_size=options.guide_size)
+    configs = arms_of(request, seeds, alone=options.alone, needs_data=not options.dry_run)
     if options.dry_run:
         from harness.describe import shown_run
 
         shown = [shown_run(config) for config in configs]
         print_json(shown[0] if len(shown) == 1 else shown)
         return
-    from harness.report import report
+    from harness.report import report, report_of_seeds
     from harness.run import run
 
     outcomes = []
@@ -195,6 +199,8 @@ def _run(options: argparse.Namespace) -> None:
         outcomes.append(run(config, again=options.again))
         if not options.json:
             print(report(outcomes[-1]), flush=True)
+    if not options.json and len(seeds) > 1:
+        print("\n".join(report_of_seeds(outcomes)))
     if options.json:
         shown = [o.record.model_dump(mode="json") | {"path": str(o.path)} for o in outcomes]
         print_json(shown[0] if len(shown) == 1 else shown)
@@ -288,7 +294,7 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _index(options: argparse.Namespace) -> None:
-    from harness.store import rebuild
+    from harness.database import rebuild
 
     index = rebuild(Path(options.results))
     problems = [{"path": str(problem.path), "reason": problem.reason} for problem in index.problems]

@@ -1,10 +1,12 @@
 """Tell a person at a terminal what a run gave."""
 
 from collections.abc import Sequence
+from statistics import mean, stdev
 
+from harness.arms import stages
+from harness.intervals import Interval, of_one_pair, over_seeds
 from harness.records import Measurement, RunRecord
 from harness.run import Outcome
-from harness.store import stages
 
 COMPARED = {"fd_digits", "digits_accuracy", "gflops", "parameters", "outlier_max_over_median"}
 
@@ -17,6 +19,7 @@ def report(outcome: Outcome) -> str:
         "",
         *_table(record, outcome.none),
         "",
+        *_one_seed(record, outcome.none),
         *(f"note     {note}" for note in record.notes),
         f"record   {outcome.path}",
     ]
@@ -42,16 +45,15 @@ def _what(record: RunRecord) -> str:
 
 def _table(record: RunRecord, none: RunRecord | None) -> list[str]:
     rows = [("", "value", "to none", "")]
-    rows += [(m.name, _number(m.value), _difference(m, none), _unit(m)) for m in record.measurements]
+    rows += [(m.name, _number(m.value), _difference(record, m, none), _unit(m)) for m in record.measurements]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return [f"{name:<{widths[0]}}  {value:>{widths[1]}}  {gap:>{widths[2]}}  {unit}" for name, value, gap, unit in rows]
 
 
-def _difference(measurement: Measurement, none: RunRecord | None) -> str:
-    base = none.value(measurement.name) if none and measurement.name in COMPARED else None
-    if base is None:
+def _difference(record: RunRecord, measurement: Measurement, none: RunRecord | None) -> str:
+    gap = _gap(record, measurement, none) if measurement.name in COMPARED else None
+    if gap is None:
         return ""
-    gap = measurement.value - base
     return f"{'+' if gap >= 0 else '-'}{_number(abs(gap))}"
 
 
@@ -63,6 +65,56 @@ def _unit(measurement: Measurement) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) and abs(value) >= 1 else f"{value:.4g}"
+
+
+def _gap(record: RunRecord, measurement: Measurement, none: RunRecord | None) -> float | None:
+    """The difference to the matched run's value of the same comparability key; None where there is none."""
+    base = none and none.of_key(record.key(measurement))
+    return measurement.value - base.value if base else None
+
+
+def _one_seed(record: RunRecord, none: RunRecord | None) -> list[str]:
+    """What the gap of one seed may be worth."""
+    lines = []
+    for measurement in record.measurements:
+        gap = _gap(record, measurement, none) if _is_distance(measurement) else None
+        if gap is not None:
+            prior = of_one_pair(measurement.value, measurement.value - gap)
+            lines.append(f"one seed {_sure(measurement, prior)}; small tasks vary more: --seeds 0-2 measures it")
+    return lines
+
+
+def report_of_seeds(outcomes: Sequence[Outcome]) -> list[str]:
+    """The differences to the matched runs over all seeds, with their 95 % intervals; empty without matched runs."""
+    gaps: dict[str, list[float]] = {}
+    judged: dict[str, Measurement] = {}
+    for outcome in outcomes:
+        for measurement in filter(_is_judged, outcome.record.measurements):
+            gap = _gap(outcome.record, measurement, outcome.none)
+            if gap is not None:
+                key = outcome.record.key(measurement).digest
+                gaps.setdefault(key, []).append(gap)
+                judged[key] = measurement
+    found = {key: over_seeds(mean(each), stdev(each), len(each)) for key, each in gaps.items() if len(each) > 1}
+    return [f"to none  {_sure(judged[key], interval)}" for key, interval in found.items() if interval]
+
+
+def _sure(measurement: Measurement, interval: Interval) -> str:
+    origin = {
+        "seeds": f"Student's t over {interval.pairs} training seeds",
+        "prior": "by the published variation of one training, 1.3 %",
+    }[interval.method]
+    answer = "the interval holds zero: nothing is shown" if interval.shows_nothing else "the interval excludes zero"
+    name = f"{measurement.name} {measurement.basis.words() if measurement.basis else ''}".strip()
+    return f"{name}: {interval.mean:+.4g} ± {interval.half_width:.4g} (95 %, {origin}): {answer}"
+
+
+def _is_judged(measurement: Measurement) -> bool:
+    return measurement.basis is not None
+
+
+def _is_distance(measurement: Measurement) -> bool:
+    return measurement.basis is not None and measurement.name.startswith(("fid", "fd_"))
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import store, workspace
+from harness import database, store, workspace
 from harness.errors import UserError
 from harness.files import require_writable
 from harness.progress import say
@@ -54,7 +54,7 @@ def _publish(results: Path, record: RunRecord, space: workspace.Workspace) -> Pa
     if _is_published(results, record):
         return store.path_of(results, record)
     path = store.append(results, record, space.picture.read_bytes() if record.samples else None)
-    for problem in store.rebuild(results).problems:
+    for problem in database.rebuild(results).problems:
         say(f"left out of the database: {problem.path}: {problem.reason}")
     return path
 

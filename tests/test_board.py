@@ -16,7 +16,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import leaderboard
-from harness import store
+from harness import database, store
 from harness.run import run
 from tests.builders import harness, quick_config
 from tests.test_store import make_record
@@ -78,20 +78,20 @@ def test_a_database_rebuilt_under_the_page_is_read_anew(
     page = _page(copy, monkeypatch)
     assert len(page.dataframe[1].value) == 4
     store.append(copy, make_record(quick_config(tmp_path, seed=9)), None)
-    store.rebuild(copy)
+    database.rebuild(copy)
     assert len(page.run().dataframe[1].value) == 5
 
 
 def test_states_that_nobody_wishes_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "results"
     assert "no database" in _page(results, monkeypatch).info[0].value
-    store.rebuild(results)
+    database.rebuild(results)
     assert "No results yet" in _page(results, monkeypatch).info[0].value
     config = quick_config(tmp_path)
     diverged = make_record(config).model_copy(update={"status": "diverged", "measurements": (), "notes": (UGLY,)})
     store.append(results, diverged, None)
     (results / "measured" / "broken.json").write_text(UGLY)
-    store.rebuild(results)
+    database.rebuild(results)
     page = _page(results, monkeypatch)
     assert not page.error
 
