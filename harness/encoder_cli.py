@@ -1,18 +1,17 @@
-"""The verbs about encoders, `neurons`, `probe` and `stage1`: names only, and no torch before it is needed."""
+"""The verbs `neurons` and `stage1`, about encoders: names only, and no torch before it is needed."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from harness import probe_cli
 from harness.arguments import add_changes, add_encoder, add_machine, positive, print_json, whole
-
-DEFAULT_IMAGES = 500
 
 
 def add(verbs: Any) -> None:
     """Add them to the other verbs."""
     _add_neurons(verbs)
-    _add_probe(verbs)
+    probe_cli.add(verbs)
     _add_stage1(verbs)
 
 
@@ -53,23 +52,6 @@ def _add_neurons(verbs: Any) -> None:
     find.set_defaults(verb=_find_neurons)
 
 
-def _add_probe(verbs: Any) -> None:
-    probe = verbs.add_parser(
-        "probe",
-        help="look for outlier tokens in an encoder, layer by layer",
-        description="Norms, positions and attention of an encoder's tokens, layer by layer, and the verdict whether "
-        "there are outliers; with --neurons also with test-time registers.",
-    )
-    add_encoder(probe, required=True)
-    _add_images(probe)
-    probe.add_argument("--neurons", metavar="LIST", help='a neuron list\'s name or file, or "shipped"')
-    probe.add_argument("--figure", type=Path, metavar="FILE", help="draw norm maps and layers into this PNG")
-    probe.add_argument("--out", type=Path, metavar="FILE", help="write all numbers into this JSON")
-    probe.add_argument("--json", action="store_true", help="print them, for machines")
-    add_machine(probe)
-    probe.set_defaults(verb=_probe)
-
-
 def _add_stage1(verbs: Any) -> None:
     stage1 = verbs.add_parser(
         "stage1",
@@ -101,7 +83,11 @@ def _add_stage1(verbs: Any) -> None:
 def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DIR", help='a folder of images, or "digits"')
     parser.add_argument(
-        "--images", type=positive, default=DEFAULT_IMAGES, metavar="N", help=f"at most N (default {DEFAULT_IMAGES})"
+        "--images",
+        type=positive,
+        default=probe_cli.DEFAULT_IMAGES,
+        metavar="N",
+        help=f"at most N (default {probe_cli.DEFAULT_IMAGES})",
     )
 
 
@@ -151,36 +137,6 @@ def _find_neurons(options: argparse.Namespace) -> None:
     print(report(finding))
     if options.out is not None and finding.neurons is not None:
         print(f"\nlist      {options.out}\nuse it    python -m harness run ... --neurons {options.out}")
-
-
-def _probe(options: argparse.Namespace) -> None:
-    from harness.encoder_report import compared, report
-    from harness.files import require_writable, write_text
-    from harness.machine import start
-    from harness.norm_figure import draw
-    from harness.probing import probe_encoder
-
-    for file in filter(None, (options.figure, options.out)):
-        require_writable(file.parent)
-    device = start(options.device, options.threads)
-    probed = probe_encoder(
-        options.encoder,
-        options.data,
-        options.images,
-        device,
-        weights=options.encoder_weights,
-        listed=options.neurons,
-    )
-    if options.figure is not None:
-        draw(probed.before, probed.after, options.figure)
-    if options.out is not None:
-        write_text(options.out, probed.text())
-    if options.json:
-        print(probed.text(), end="")
-        return
-    print(report(probed.before))
-    if probed.after is not None:
-        print(f"\n{report(probed.after)}\n\n{compared(probed.before, probed.after)}")
 
 
 def _stage1(options: argparse.Namespace) -> None:

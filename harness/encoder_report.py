@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.encoder_records import OUTLIER, QUANTILES, EncoderOutliers, LayerOutliers, difference
+from harness.outlier_words import counted, or_absent, share, times, without_empty
 from harness.report import columns
-
-ABSENT = "-"
 
 
 def report(outliers: EncoderOutliers) -> str:
@@ -13,22 +12,22 @@ def report(outliers: EncoderOutliers) -> str:
     rows = [[heading for heading, _ in _COLUMNS], *([say(layer) for _, say in _COLUMNS] for layer in outliers.layers)]
     lines = [f"{named(outliers)}: {verdict(outliers)}", *_not_finite(outliers)]
     if outliers.layers:
-        lines += ["", columns(_without_empty(rows)), "", *_LEGEND]
+        lines += ["", columns(without_empty(rows)), "", *_LEGEND]
     return "\n".join(lines)
 
 
 def compared(before: EncoderOutliers, after: EncoderOutliers) -> str:
     """The largest norm over the median of every layer, before and after."""
     rows = [["layer", "before", "after"]]
-    rows += [[str(layer.layer), _times(layer.before), _times(layer.after)] for layer in difference(before, after)]
+    rows += [[str(layer.layer), times(layer.before), times(layer.after)] for layer in difference(before, after)]
     heads = [f"before: {named(before)}: {verdict(before)}", f"after:  {named(after)}: {verdict(after)}"]
     return "\n".join([*heads, "", "largest norm over the median of its image", columns(rows)])
 
 
 def named(outliers: EncoderOutliers) -> str:
     """An encoder's title, its registers of test time and how many images it saw."""
-    extra = f" + {_counted(outliers.extra_tokens, 'test-time register')}" if outliers.extra_tokens else ""
-    return f"{outliers.title}{extra}, {_counted(outliers.images, 'image')}"
+    extra = f" + {counted(outliers.extra_tokens, 'test-time register')}" if outliers.extra_tokens else ""
+    return f"{outliers.title}{extra}, {counted(outliers.images, 'image')}"
 
 
 def verdict(outliers: EncoderOutliers) -> str:
@@ -44,44 +43,32 @@ def _not_finite(outliers: EncoderOutliers) -> list[str]:
     where = [layer for layer, count in enumerate(outliers.not_finite) if count]
     if not where:
         return []
-    count = _counted(max(outliers.not_finite), "image")
+    count = counted(max(outliers.not_finite), "image")
     return [f"norms that are no finite numbers are left out: {count} at worst, {_ranges(where)}"]
 
 
-def _times(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.3g} %"
-
-
-def _or_absent(value: float | None, say: Callable[[float], str]) -> str:
-    return ABSENT if value is None else say(value)
-
-
-def _attention(name: str, say: Callable[[float], str] = _share) -> Callable[[LayerOutliers], str]:
-    return lambda layer: _or_absent(getattr(layer.attention, name, None), say)
+def _attention(name: str, say: Callable[[float], str] = share) -> Callable[[LayerOutliers], str]:
+    return lambda layer: or_absent(getattr(layer.attention, name, None), say)
 
 
 _COLUMNS: Sequence[tuple[str, Callable[[LayerOutliers], str]]] = (
     ("layer", lambda layer: str(layer.layer)),
     ("median", lambda layer: f"{layer.median_norm:.4g}"),
-    ("max", lambda layer: _times(layer.max_over_median)),
-    (f"{100 * QUANTILES[-1]:g} %", lambda layer: _times(layer.quantiles[-1])),
-    (">3x", lambda layer: _share(layer.share_above_3x)),
-    (">5x", lambda layer: _share(layer.share_above_5x)),
-    ("images", lambda layer: _share(layer.images_above_3x)),
-    ("top 3", lambda layer: _share(layer.channel_share)),
+    ("max", lambda layer: times(layer.max_over_median)),
+    (f"{100 * QUANTILES[-1]:g} %", lambda layer: times(layer.quantiles[-1])),
+    (">3x", lambda layer: share(layer.share_above_3x)),
+    (">5x", lambda layer: share(layer.share_above_5x)),
+    ("images", lambda layer: share(layer.images_above_3x)),
+    ("top 3", lambda layer: share(layer.channel_share)),
     ("channels", lambda layer: str(len(layer.large_channels))),
-    ("class", lambda layer: _or_absent(layer.class_token_over_median, _times)),
-    ("registers", lambda layer: _or_absent(layer.registers_over_median, _times)),
-    ("extra", lambda layer: _or_absent(layer.extra_over_median, _times)),
+    ("class", lambda layer: or_absent(layer.class_token_over_median, times)),
+    ("registers", lambda layer: or_absent(layer.registers_over_median, times)),
+    ("extra", lambda layer: or_absent(layer.extra_over_median, times)),
     ("att. class", _attention("class_token")),
     ("att. registers", _attention("registers")),
     ("att. extra", _attention("extra")),
     ("att. outliers", _attention("outliers")),
-    ("each", _attention("outliers_over_share", lambda value: f"{_times(value)}x")),
+    ("each", _attention("outliers_over_share", lambda value: f"{times(value)}x")),
 )
 
 _LEGEND = (
@@ -90,12 +77,6 @@ _LEGEND = (
     "top 3: of the largest patch the share of its energy in three channels; channels: large for all patches",
     "att.: share of the attention; outliers: those that entered the block; each: over the average patch's",
 )
-
-
-def _without_empty(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The columns that have an entry below their heading."""
-    kept = [index for index in range(len(rows[0])) if any(row[index] != ABSENT for row in rows[1:])]
-    return [[row[index] for index in kept] for row in rows]
 
 
 def _ranges(layers: Iterable[int]) -> str:
@@ -108,7 +89,3 @@ def _ranges(layers: Iterable[int]) -> str:
             runs.append([layer])
     words = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
     return ("layer " if len(words) == 1 and len(runs[0]) == 1 else "layers ") + ", ".join(words)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -21,8 +21,9 @@ from harness.encoders import EncoderDefinition
 from harness.errors import UserError
 from harness.frozen import Frozen, NonNegativeFloat, NonNegativeInt
 from harness.image_stream import ImageStream, at_once, open_stream
-from harness.metrics.encoder_outliers import probe, relative_norms
+from harness.metrics.encoder_outliers import probe
 from harness.metrics.patch_change import above_norm, change_of_patches, outlier_mask, zeroing_control
+from harness.metrics.token_norms import relative_norms
 from harness.progress import Progress, say
 
 LOOKED_AT, TRIED_ON = 64, 16

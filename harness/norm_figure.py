@@ -17,18 +17,27 @@ from harness.encoder_records import OUTLIER, EncoderOutliers, LayerOutliers
 from harness.encoder_report import named, verdict
 from harness.errors import UserError
 from harness.files import write_whole
+from harness.probe_figure import (
+    DOTS_PER_INCH,
+    FAINT,
+    INK,
+    NORM_COLOURS,
+    STYLE,
+    WIDTH,
+    bare,
+    in_multiples,
+    open_matplotlib,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-WIDTH, DOTS_PER_INCH = 12.0, 150
 TITLE_HEIGHT, TITLE_LINE, MAP_HEIGHT, MAP_MARGIN, LINES_HEIGHT = 0.6, 0.21, 1.72, 0.25, 3.5
 COLUMNS = 6
-INK, FAINT, GRID = "#262626", "#767676", "#e4e4e4"
 # Blue and vermilion of Okabe and Ito: told apart by the colour-blind, and by their lightness in print.
 BEFORE_COLOUR, AFTER_COLOUR = "#0072b2", "#d55e00"
-NORM_COLOURS, COUNT_COLOURS = "BuPu", "BuPu"
+COUNT_COLOURS = "BuPu"
 LEAST_RATIO, MOST_RATIO = 0.5, 2 * OUTLIER
 MAP_MARGINS = {"left": 0.085, "right": 0.91}
 
@@ -63,10 +72,10 @@ def draw(before: EncoderOutliers, after: EncoderOutliers | None, path: Path) -> 
 
 
 def _figure(shown: Sequence[_Shown]) -> "Figure":
-    matplotlib = _matplotlib()
+    matplotlib = open_matplotlib()
     rows = 1 + len(shown)
     heights = [TITLE_HEIGHT + TITLE_LINE * len(shown), rows * MAP_HEIGHT + MAP_MARGIN, LINES_HEIGHT]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure: Figure = matplotlib.figure.Figure(figsize=(WIDTH, sum(heights)), facecolor="white")
         panels: Any = figure.subfigures(3, 1, height_ratios=heights)
         _write_title(panels[0], shown)
@@ -74,43 +83,6 @@ def _figure(shown: Sequence[_Shown]) -> "Figure":
         _draw_lines(panels[2], shown)
         figure.draw_without_rendering()
     return figure
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib as mpl
-        import matplotlib.figure
-    except ImportError as error:
-        raise UserError(
-            f"the figure is drawn with matplotlib, which cannot be imported: {error}", "pip install matplotlib"
-        ) from error
-    return mpl
-
-
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4,
-}
 
 
 def _write_title(panel: "SubFigure", shown: Sequence[_Shown]) -> None:
@@ -135,7 +107,7 @@ def _draw_maps(panel: "SubFigure", shown: Sequence[_Shown]) -> None:
     )
     panel.subplots_adjust(top=0.99, bottom=0.03, **MAP_MARGINS)
     for axis in axes.flat:
-        _bare(axis)
+        bare(axis)
     for axis in axes[:, count:].flat:
         axis.set_visible(False)
     for axis, example in zip(axes[0], shown[0].outliers.examples, strict=False):
@@ -152,7 +124,7 @@ def _draw_maps(panel: "SubFigure", shown: Sequence[_Shown]) -> None:
     bar = panel.colorbar(
         ScalarMappable(scale, NORM_COLOURS), cax=panel.add_axes((MAP_MARGINS["right"] + 0.012, 0.03, 0.012, 0.62))
     )
-    _in_multiples(bar.ax.yaxis)
+    in_multiples(bar.ax.yaxis)
     bar.ax.set_title("norm /\nmedian", size=8, color=INK, loc="left")
     bar.ax.grid(visible=False)
 
@@ -189,7 +161,7 @@ def _draw_norms(axis: "Axes", shown: Sequence[_Shown]) -> None:
         _line(axis, one, lambda layer: layer.extra_over_median, "test-time registers")
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, 0.9), max(high, MOST_RATIO))
-    _in_multiples(axis.yaxis)
+    in_multiples(axis.yaxis)
     _over_layers(axis)
 
 
@@ -216,7 +188,7 @@ def _draw_positions(axes: Sequence["Axes"], shown: Sequence[_Shown]) -> None:
     """How many images have an outlier at each place, on one scale."""
     most = max(max(map(max, one.outliers.positions)) for one in shown)
     for axis, one in zip(axes, shown, strict=True):
-        _bare(axis)
+        bare(axis)
         axis.set_title(f"places {one.word}".rstrip(), color=one.colour if one.word else INK)
         counts: npt.NDArray[np.int64] = np.array(one.outliers.positions)
         axis.imshow(counts, cmap=COUNT_COLOURS, vmin=0, vmax=max(most, 1))
@@ -273,20 +245,3 @@ def _over_layers(axis: "Axes") -> None:
 
     axis.set_xlabel("layer")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-
-
-def _in_multiples(axis: Any) -> None:
-    """Ticks of a logarithmic axis at 1x, 3x, 10x, ..."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 3)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _bare(axis: "Axes") -> None:
-    """No ticks, no grid, a thin frame."""
-    axis.set(xticks=[], yticks=[])
-    axis.grid(visible=False)
-    for spine in axis.spines.values():
-        spine.set(visible=True, color=GRID)

@@ -11,7 +11,7 @@ from harness.data import digits
 from harness.metrics import cost, outliers
 from harness.metrics import digits as digits_metric
 from harness.metrics.frechet import Moments, frechet_distance, moments
-from harness.records import OutlierStatistics
+from harness.outlier_records import OutlierStatistics, verdict_of
 from harness.run import run
 from tests.builders import quick_config, sampled
 
@@ -107,7 +107,9 @@ def test_the_count_of_evaluations_is_what_really_happens(tmp_path: Path, backbon
 
 def _statistics(patches: Tensor, registers: Tensor | None = None) -> OutlierStatistics:
     none = patches[:, :0] if registers is None else registers
-    found = outliers._statistics(2, 0.5, patches, none)
+    place = outliers._Place()
+    place.add(patches, none)
+    found = place.statistics(2, 0.5)
     assert found is not None
     return found
 
@@ -124,7 +126,33 @@ def test_a_planted_outlier_is_found_whatever_its_place() -> None:
         patches[image, image * 5] *= 20
     planted = _statistics(patches)
     assert planted.max_over_median == pytest.approx(20, rel=1e-4)
-    assert planted.share_above_5x == pytest.approx(1 / 50)
+    assert planted.top_over_median == planted.max_over_median
+    assert planted.share_above_5x == planted.share_above_10x == pytest.approx(1 / 50)
+    assert (planted.images_above_3x, planted.share_above_tau, planted.tau) == (1, 0, 100)
+    assert planted.position_entropy_largest == pytest.approx(np.log(8) / np.log(50), rel=1e-5)
+    assert planted.position_entropy_above_3x == planted.position_entropy_largest
+
+
+def test_outliers_that_stay_in_their_place_have_no_entropy() -> None:
+    patches = torch.ones(8, 50, 16)
+    assert _statistics(patches).position_entropy_above_3x is None
+    patches[:, 7] *= 4
+    found = _statistics(patches)
+    assert (found.position_entropy_largest, found.position_entropy_above_3x) == (0, 0)
+    patches[0, 20:30] *= 4
+    moved = _statistics(patches)
+    shares = [7 / 8 + 1 / 88, *[1 / 88] * 10]
+    expected = -sum(share * np.log(share) for share in shares) / np.log(50)
+    assert moved.position_entropy_above_3x == pytest.approx(expected, rel=1e-5)
+
+
+def test_tau_is_a_norm_and_no_multiple() -> None:
+    patches = torch.ones(2, 20, 16) * 24
+    patches[0, :5] *= 1.1
+    found = _statistics(patches)
+    assert found.median_norm == pytest.approx(96)
+    assert found.share_above_tau == 5 / 40
+    assert found.share_above_3x == 0
 
 
 def test_a_channel_that_is_large_for_all_tokens_is_no_token_outlier() -> None:
@@ -133,10 +161,22 @@ def test_a_channel_that_is_large_for_all_tokens_is_no_token_outlier() -> None:
     found = _statistics(patches)
     assert found.max_over_median == pytest.approx(1)
     assert found.channel_share > 0.99
+    assert found.large_channels == 1
+    assert verdict_of([found]) == "no outliers here"
+    patches = torch.ones(4, 30, 16)
+    patches[:, 5, 3] = 100
+    token = _statistics(patches)
+    assert (token.large_channels, token.has_outliers) == (0, True)
+    assert token.channel_share > 0.99
+    assert verdict_of([found, token]) == "outliers"
 
 
 def test_norms_that_are_no_numbers_have_no_statistics() -> None:
-    assert outliers._statistics(0, 0.5, torch.full((2, 3, 4), torch.inf), torch.empty(2, 0, 4)) is None
+    place = outliers._Place()
+    place.add(torch.ones(2, 3, 4), torch.empty(2, 0, 4))
+    assert place.statistics(0, 0.5) is not None
+    assert place.add(torch.full((2, 3, 4), torch.inf), torch.empty(2, 0, 4)) is None
+    assert place.statistics(0, 0.5) is None
     assert outliers.summary([]) == []
 
 
@@ -144,8 +184,9 @@ def test_registers_are_kept_apart() -> None:
     patches, registers = torch.ones(4, 30, 16), 7 * torch.ones(4, 2, 16)
     found = _statistics(patches, registers)
     assert found.max_over_median == pytest.approx(1)
-    assert found.register_max_over_median == pytest.approx(7)
-    assert _statistics(patches).register_max_over_median is None
+    assert found.register_max_over_median == found.register_median_over_median == pytest.approx(7)
+    without = _statistics(patches)
+    assert without.register_max_over_median is without.register_median_over_median is None
 
 
 def test_a_run_records_every_block_at_every_noise_level(tmp_path: Path) -> None:

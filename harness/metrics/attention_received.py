@@ -1,6 +1,6 @@
 """How much attention each token receives, in networks that use torch's fused attention."""
 
-# N images, H heads, T tokens, E width of a head
+# N images, H heads, T queries, S keys, E width of a head
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-# A matrix of attention weights has T x T numbers for each head: 2^24 of them, 64 MiB, are in memory at a time.
+# A matrix of attention weights has T x S numbers for each head: 2^24 of them, 64 MiB, are in memory at a time.
 NUMBERS_AT_ONCE = 2**24
 
 
@@ -26,7 +26,10 @@ class ReceivedAttention(TorchFunctionMode):
         self._received: list[Tensor] = []
 
     def take(self) -> Tensor | None:
-        """What each token received, (N, T), in the one call since the last take; None where there was not one."""
+        """What each key received, (N, S), in the one call since the last take; None where there was not one.
+
+        The tokens are the first keys; what follows are sinks, which are no token (a key bias, softmax off by one).
+        """
         received, self._received = self._received, []
         return received[0] if len(received) == 1 else None
 
@@ -40,17 +43,26 @@ class ReceivedAttention(TorchFunctionMode):
 
 
 @torch.no_grad()
-def attention_received(query_NHTE: Tensor, key_NHTE: Tensor, scale: float) -> Tensor:
-    """softmax(query key^T * scale), mean over queries and heads, (N, T), float32: each row sums to 1."""
-    N, H, T, E = query_NHTE.shape
-    heads_at_once = max(1, NUMBERS_AT_ONCE // T**2)
-    queries, keys = (torch.split(x.reshape(N * H, T, E), heads_at_once) for x in (query_NHTE, key_NHTE))
+def attention_received(query_NHTE: Tensor, key_NHSE: Tensor, scale: float, mask_NHTS: Tensor | None = None) -> Tensor:
+    """softmax(query key^T * scale + mask), mean over queries and heads, (N, S), float32: each row sums to 1.
+
+    A mask is added to the logits or, where it is of booleans, says which keys a query may see.
+    """
+    N, H, T, S = *query_NHTE.shape[:3], key_NHSE.shape[2]
+    rows_at_once = max(1, NUMBERS_AT_ONCE // (T * S))
+    means = []
     with torch.autocast(query_NHTE.device.type, enabled=False):
-        means = [
-            (query.float() @ key.float().transpose(1, 2) * scale).softmax(dim=-1).mean(dim=1)
-            for query, key in zip(queries, keys, strict=True)
-        ]
-    return torch.cat(means).reshape(N, H, T).mean(dim=1)
+        for rows in torch.split(torch.arange(N * H, device=query_NHTE.device), rows_at_once):
+            images, heads = rows // H, rows % H
+            logits = query_NHTE[images, heads].float() @ key_NHSE[images, heads].float().transpose(1, 2) * scale
+            if mask_NHTS is not None:
+                logits = _masked(logits, mask_NHTS.expand(N, H, T, S)[images, heads])
+            means.append(logits.softmax(dim=-1).mean(dim=1))
+    return torch.cat(means).reshape(N, H, S).mean(dim=1)
+
+
+def _masked(logits: Tensor, mask: Tensor) -> Tensor:
+    return logits.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else logits + mask.float()
 
 
 def _of_call(
@@ -65,7 +77,7 @@ def _of_call(
     **_: Any,
 ) -> Tensor:
     """`attention_received` for the arguments of torch's function."""
-    assert attn_mask is None, "an encoder of images masks nothing"
-    assert not is_causal, "an encoder of images masks nothing"
-    assert query.shape == key.shape, "an encoder of images attends to itself, every head to its own keys"
-    return attention_received(query, key, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    assert not is_causal, "images have no order that attention could follow"
+    assert query.shape[:2] == key.shape[:2], "every head attends to keys of its own"
+    assert query.shape[2] <= key.shape[2], "every token is a key"
+    return attention_received(query, key, 1 / math.sqrt(query.shape[-1]) if scale is None else scale, attn_mask)

@@ -29,11 +29,16 @@ from harness.encoder_records import (
 )
 from harness.images import to_uint8
 from harness.metrics.attention_received import ReceivedAttention
-from harness.metrics.outliers import channel_share
+from harness.metrics.token_norms import (
+    LARGE_CHANNEL,
+    TINY,
+    Means,
+    channel_share,
+    channels_over_median,
+    relative_norms,
+)
 
-LARGE_CHANNEL = 10.0
 SHOWN_IMAGES, THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 6, 160, 90
-TINY = torch.finfo(torch.float32).tiny
 
 
 @torch.no_grad()
@@ -71,13 +76,6 @@ def probe(encoder: Encoder, batches: Iterable[Tensor], *, shown_layer: int | Non
         positions=() if shown is None else layers[shown].positions(encoder.definition.grid),
         examples=() if shown is None else layers[shown].examples(encoder.definition.grid, thumbnails),
     )
-
-
-def relative_norms(patches_NLD: Tensor) -> tuple[Tensor, Tensor]:
-    """The norms of patches in units of the median of their image, (N, L), and that median, (N, 1)."""
-    norms_NL = patches_NLD.float().norm(dim=-1)
-    median_N1 = norms_NL.quantile(0.5, dim=1, keepdim=True)
-    return norms_NL / median_N1.clamp(min=TINY), median_N1
 
 
 class _Watch:
@@ -120,7 +118,7 @@ class _Layer:
 
     def __init__(self) -> None:
         self.images = self.not_finite = 0
-        self._numbers, self._attention, self._channels = _Means(), _Means(), _Means()
+        self._numbers, self._attention, self._channels = Means(), Means(), Means()
         self._histogram = _LogHistogram()
         self._positions_L: Tensor | None = None
         self._maps: list[Tensor] = []
@@ -136,7 +134,7 @@ class _Layer:
         counts_L = (relative_NL > OUTLIER).sum(dim=0).cpu()
         self._positions_L = counts_L if self._positions_L is None else self._positions_L + counts_L
         patches_NLD = tokens_NTD[:, parts["patches"]]
-        self._channels.add("over_median", _channels_over_median(patches_NLD))
+        self._channels.add("over_median", channels_over_median(patches_NLD))
         for name, values_N in _numbers(patches_NLD, relative_NL, median_N1).items():
             self._numbers.add(name, values_N)
         for name in parts.keys() - {"patches"}:
@@ -198,32 +196,6 @@ def _numbers(patches_NLD: Tensor, relative_NL: Tensor, median_N1: Tensor) -> dic
         "images_above_5x": extreme_NL.any(dim=1),
         "channel_share": channel_share(patches_NLD, patches_NLD.norm(dim=-1)),
     }
-
-
-def _channels_over_median(patches_NLD: Tensor) -> Tensor:
-    """The median magnitude of each channel over the patches, in units of the median channel's, (N, D)."""
-    magnitude_ND = patches_NLD.abs().median(dim=1).values
-    return magnitude_ND / magnitude_ND.median(dim=1, keepdim=True).values.clamp(min=TINY)
-
-
-class _Means:
-    """Means over images of named values, one batch after another, in double precision."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: defaultdict[str, int] = defaultdict(int)
-
-    def add(self, name: str, values_NX: Tensor) -> None:
-        sums_X = values_NX.cpu().double().sum(dim=0)
-        self._sums[name] = self._sums[name] + sums_X if name in self._sums else sums_X
-        self._counts[name] += len(values_NX)
-
-    def of(self, name: str) -> Tensor:
-        return self._sums[name] / self._counts[name]
-
-    def numbers(self) -> dict[str, float]:
-        """The means of all names that had an image."""
-        return {name: float(self.of(name)) for name, count in self._counts.items() if count}
 
 
 class _LogHistogram:

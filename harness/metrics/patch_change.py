@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from harness.encoder import Encoder, Features
 from harness.encoder_records import OUTLIER, PatchChange
-from harness.metrics.encoder_outliers import relative_norms
+from harness.metrics.token_norms import relative_norms
 
 IsOutlier = Callable[[Tensor], Tensor]
 
