@@ -14,20 +14,23 @@ from safetensors.torch import save
 from harness import data, provenance
 from harness.build import build, build_guide, load_released, size_of
 from harness.checkpoint import Checkpoints
+from harness.circumstances import circumstances_of
 from harness.codec import Codec
+from harness.comparability import UNGUIDED, conditions_of, guidance_used
 from harness.denoiser import Denoiser
 from harness.errors import UserError
 from harness.files import sha256_of, write_bytes, write_whole
 from harness.images import Pixels, grid
-from harness.latents import plain_codec
 from harness.machine import find_device
 from harness.metrics import cost, digits, outliers
 from harness.objective import is_adaptive
+from harness.open_codec import open_codec
+from harness.outlier_records import OutlierStatistics
 from harness.progress import say
-from harness.records import Measurement, OutlierStatistics, Provenance, RunRecord, SampleGrid
+from harness.records import Measurement, Provenance, RunRecord, SampleGrid
 from harness.sample import Sampled, label_of, sample_all
 from harness.source import Source, open_source
-from harness.spec import RaeLatents, RunConfig, StandInLatents, VaeLatents
+from harness.spec import Guidance, RaeLatents, RunConfig
 from harness.stopwatch import Stopwatch
 from harness.store import record_name
 from harness.train import Training, train
@@ -51,7 +54,7 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     """Train, sample and measure one run in its workspace; every phase goes on from what is already there."""
     torch.set_num_threads(config.execution.threads)
     machine = _find_machine(config)
-    codec, latent_notes = _codec(config, machine.device)
+    codec, latent_notes = open_codec(config, machine.device)
     folder = Path(config.execution.data) if config.execution.data else None
     guide = build_guide(config)
     denoiser = build(config).to(machine.device)
@@ -81,7 +84,7 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
         findings.statistics = outliers.probe(config, denoiser, source)
         findings.measurements += outliers.summary(findings.statistics)
     findings.measurements.append(cost.peak_memory(machine.device))
-    return _record(config, machine, training, findings)
+    return _record(config, machine, training, findings, codec.weights_sha256)
 
 
 @dataclass
@@ -103,42 +106,46 @@ def _load(config: RunConfig, denoiser: Denoiser, findings: _Findings) -> Trainin
     return Training(torch.empty(0), 0.0, None)
 
 
-def _codec(config: RunConfig, device: torch.device) -> tuple[Codec, list[str]]:
-    """The codec of a run, and what its record says of it."""
-    latents = config.latents
-    if isinstance(latents, RaeLatents):
-        # timm takes a second or two to import, and only an encoder needs it.
-        from harness.representation import open_representation
-
-        representation = open_representation(config, device)
-        return representation.codec, representation.notes()
-    if config.execution.vae is not None:
-        assert isinstance(latents, VaeLatents), "a place for a VAE that the run has not"
-        latents = latents.model_copy(update={"weights": config.execution.vae})
-    codec = plain_codec(latents, config.task, device)
-    match config.latents:
-        case StandInLatents():
-            return codec, ["latents: a stand-in (patches under a fixed rotation), no representation encoder's"]
-        case VaeLatents(weights=name, scale=scale):
-            return codec, [f"latents: {name}, SHA-256 {codec.weights_sha256}, times {scale}"]
-    return codec, []
-
-
 def _sample_and_judge(
     config: RunConfig, space: Workspace, made_from: Sampled, machine: Machine, findings: _Findings
 ) -> None:
+    """Sample as the protocol says, and where that guides without guidance too: only that compares with everyone's."""
+    parts = _parts_of(space, made_from.codec)
     with Stopwatch(space.folder / "sampling-seconds") as watch:
-        pixels = sample_all(config, made_from, _parts_of(space, made_from.codec), machine.precision, watch.keep)
+        pixels = sample_all(config, made_from, parts, machine.precision, watch.keep)
     findings.measurements.append(cost.duration("sampling_seconds", watch.seconds))
     if pixels is None:
         findings.notes.append("the training ended well, and sampling gave values that are no numbers")
         return
     labels = label_of(config, np.arange(len(pixels)))
-    if config.task.metric == "fd_digits":
-        findings.measurements[:0] = digits.measure(pixels, labels)
+    judged = _judge(config, pixels, labels)
     findings.notes += [*_ema_notes(config), *_sampling_notes(config, machine)]
     _keep_samples(pixels, labels, space.samples)
     findings.samples = _picture(config, pixels, space.picture)
+    if guidance_used(config.protocol.guidance) != UNGUIDED:
+        plain = _without_guidance(config)
+        unguided = sample_all(plain, made_from, parts.with_name(f"{parts.name}-unguided"), machine.precision, _ignore)
+        if unguided is None:
+            findings.notes.append("sampling without guidance gave values that are no numbers")
+        else:
+            judged += _judge(plain, unguided, labels)
+            _keep_samples(unguided, labels, space.unguided_samples)
+    findings.measurements[:0] = judged
+
+
+def _judge(config: RunConfig, pixels: Pixels, labels: data.Labels) -> list[Measurement]:
+    if config.task.metric != "fd_digits":
+        return []
+    return digits.measure(pixels, labels, guidance_used(config.protocol.guidance))
+
+
+def _without_guidance(config: RunConfig) -> RunConfig:
+    protocol = config.protocol.model_copy(update={"guidance": Guidance()})
+    return config.model_copy(update={"protocol": protocol})
+
+
+def _ignore() -> None:
+    """Time of sampling is that of the protocol's own samples."""
 
 
 def _find_machine(config: RunConfig) -> Machine:
@@ -233,19 +240,24 @@ def _sampling_notes(config: RunConfig, machine: Machine) -> list[str]:
     return []
 
 
-def _record(config: RunConfig, machine: Machine, training: Training, findings: _Findings) -> RunRecord:
+def _record(
+    config: RunConfig, machine: Machine, training: Training, findings: _Findings, decoder_sha256: str | None
+) -> RunRecord:
     created = datetime.now(UTC)
     samples = findings.samples
     if samples is None:
         say("diverged: recorded as a result")
     else:
         samples = samples.model_copy(update={"file": f"{record_name(created, config)}.png"})
+    nfe = next((int(m.value) for m in findings.measurements if m.name == "nfe"), None)
     return RunRecord(
         run_id=config.run_id,
         created=created,
         status="finished" if samples else "diverged",
         diverged_at_step=training.diverged_at_step,
         config=config.published(),
+        conditions=conditions_of(config),
+        circumstances=circumstances_of(config, machine.provenance, nfe, decoder_sha256),
         measurements=tuple(findings.measurements),
         outliers=tuple(findings.statistics),
         loss_curve=_curve(training),

@@ -5,12 +5,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.frozen import Fraction, Frozen, NonNegativeFloat, NonNegativeInt, PositiveInt
+from harness.comparability import Basis, Circumstances, Conditions, Key
+from harness.frozen import Frozen, NonNegativeFloat, PositiveInt
+from harness.outlier_records import OutlierStatistics
 from harness.spec import RunConfig
 
 
 class Measurement(Frozen):
-    """One number that a run gave.  Absent is not zero: what was not measured has no Measurement."""
+    """One number that a run gave.  Absent is not zero: what was not measured has no Measurement.
+
+    `basis` says how images were judged; None where nothing was judged, but counted or timed.  `parts` are numbers that
+    `value` is made of, by name; `standard_error` is that over the generated images (jackknife), not over trainings.
+    """
 
     name: str
     value: float
@@ -18,23 +24,9 @@ class Measurement(Frozen):
     better: Literal["lower", "higher", "neither"]
     num_images: PositiveInt | None = None
     note: str = ""
-
-
-class OutlierStatistics(Frozen):
-    """Token norms after one block at one noise level: per image first, then the mean over images.
-
-    `share_above_*` are shares of the patch tokens whose norm exceeds a multiple of the image's median.
-    Registers are apart: their norms, where there are any, are in units of the same patch median.
-    """
-
-    block: NonNegativeInt
-    time: Fraction
-    median_norm: NonNegativeFloat
-    max_over_median: NonNegativeFloat
-    share_above_3x: Fraction
-    share_above_5x: Fraction
-    channel_share: Fraction
-    register_max_over_median: NonNegativeFloat | None = None
+    basis: Basis | None = None
+    parts: dict[str, float] = Field(default_factory=dict)
+    standard_error: NonNegativeFloat | None = None
 
 
 class SampleGrid(Frozen):
@@ -61,14 +53,19 @@ class Provenance(Frozen):
 
 
 class RunRecord(Frozen):
-    """One run's outcome.  Written once, never changed."""
+    """One run's outcome.  Written once, never changed.
 
-    schema_version: Literal[1] = 1
+    Each value's key is what may be compared with it; `circumstances` may differ, and are shown.
+    """
+
+    schema_version: Literal[2] = 2
     run_id: str = Field(pattern=r"^[0-9a-f]{12}$")
     created: datetime
     status: Literal["finished", "diverged"]
     diverged_at_step: PositiveInt | None = None
     config: RunConfig
+    conditions: Conditions
+    circumstances: Circumstances
     measurements: tuple[Measurement, ...]
     outliers: tuple[OutlierStatistics, ...] = ()
     loss_curve: tuple[tuple[PositiveInt, float], ...] = ()
@@ -79,3 +76,11 @@ class RunRecord(Frozen):
     def value(self, name: str) -> float | None:
         """The measurement of that name, or None where it was not taken."""
         return next((m.value for m in self.measurements if m.name == name), None)
+
+    def of_key(self, key: Key) -> Measurement | None:
+        """The measurement of that comparability key, or None."""
+        return next((m for m in self.measurements if self.key(m).digest == key.digest), None)
+
+    def key(self, measurement: Measurement) -> Key:
+        """The comparability key of one of its measurements."""
+        return Key(metric=measurement.name, conditions=self.conditions, basis=measurement.basis)

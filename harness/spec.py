@@ -243,7 +243,7 @@ class Guidance(Frozen):
 
     u is the prediction without a class, or with a `guide` the guide's (autoguidance).  `channels` and `edges` are the
     family's ways: DiT and SiT guide the first three channels; "closed" intervals include both ends, "open" ones
-    neither (but 0), "left-open" ones the later.
+    neither (but 0), "left-open" ones the later.  Say `chosen` "tuned" where scale or interval were chosen by the score.
     """
 
     scale: NonNegativeFloat = 1.0
@@ -251,6 +251,7 @@ class Guidance(Frozen):
     outside: NonNegativeFloat = 1.0
     channels: Literal["first-three", "all"] = "first-three"
     edges: Literal["closed", "open", "left-open"] = "closed"
+    chosen: Literal["untuned", "tuned"] = "untuned"
     guide: Guide | None = None
 
     @model_validator(mode="after")

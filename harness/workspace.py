@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from harness.errors import UserError, disk_error
 from harness.files import write_text
+from harness.record_versions import read_record
 from harness.records import RunRecord
 from harness.spec import RunConfig
 
@@ -40,6 +41,11 @@ class Workspace:
         return self.folder / "samples.npz"
 
     @property
+    def unguided_samples(self) -> Path:
+        """The same without guidance, where the protocol has some."""
+        return self.folder / "samples-unguided.npz"
+
+    @property
     def picture(self) -> Path:
         return self.folder / "samples.png"
 
@@ -62,7 +68,7 @@ class Workspace:
         if not self.record.exists():
             return None
         try:
-            return RunRecord.model_validate_json(self.record.read_bytes())
+            return read_record(self.record.read_bytes())
         except ValidationError as error:
             raise UserError(
                 f"{self.record} is damaged: {error.errors()[0]['msg']}",

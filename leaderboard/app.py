@@ -8,11 +8,14 @@ import duckdb
 import pandas as pd
 import streamlit as st
 
-from harness.store import DATABASE, snapshot
+from harness.comparability import Key
+from harness.database import DATABASE, snapshot
 from leaderboard import charts, queries
-from leaderboard.intervals import half_width
+from leaderboard.differences import intervals
+from leaderboard.queries import Board
 
 TABLE_HEIGHT = 320
+GREY = "#8a8a8a"
 SHOWN = ["backbone", "registers", "stages", "count", "start_block", "seed", "status", "value", "difference", "gflops"]
 
 
@@ -32,25 +35,30 @@ def main(results: Path) -> None:
         st.info("No results yet. Start with `python -m harness run --backbone sit --registers dsr`.")
         return
     task, protocol = _choose_board(boards)
-    metrics = queries.metrics(database, task, protocol).set_index("name")
-    metric = str(st.sidebar.selectbox("Metric", list(metrics.index), placeholder="nothing measured"))
-    better = str(metrics["better"].get(metric, "neither"))
-    runs = _filtered(queries.runs(database, task, protocol, metric))
-    unit = metrics["unit"].get(metric, "no run measured anything")
+    metrics = queries.metrics(database, task, protocol).set_index("key")
+    titles = _told_apart(metrics["title"])
+    key = str(
+        st.sidebar.selectbox("Metric", list(titles), format_func=titles.__getitem__, placeholder="nothing measured")
+    )
+    board, metric, better = Board(task, protocol, key), titles.get(key, ""), str(metrics["better"].get(key, "neither"))
+    runs = _filtered(queries.runs(database, board))
+    unit = metrics["unit"].get(key, "no run measured anything")
     st.caption(f"{metric}: {unit}" + ("" if better == "neither" else f"; {better} is better"))
     if runs.empty:
         st.info("No run passes these filters.")
         return
     left, right = st.columns([3, 2])
     with left:
-        _show_arms(queries.arms(database, task, protocol, metric), set(runs["backbone"]), set(runs["registers"]))
+        _show_arms(queries.arms(database, board), set(runs["backbone"]), set(runs["registers"]))
     with right:
         st.subheader("Quality against cost")
         measured = runs.dropna(subset=["value", "gflops"])
         columns = ["backbone", "registers", "stages", "seed", "value", "difference", "gflops", "run_id"]
         st.altair_chart(charts.quality_against_gflops(measured[columns], metric, better))
     _show_runs(runs)
+    _show_not_compared(database, key)
     _show_run(database, runs, results)
+    _show_evaluations(queries.evaluations(database))
     _show_problems(queries.problems(database))
 
 
@@ -66,6 +74,12 @@ def _choose_board(boards: pd.DataFrame) -> tuple[str, str]:
     return task, str(st.sidebar.selectbox("Protocol", protocols, help="Values are compared within one protocol only."))
 
 
+def _told_apart(titles: pd.Series) -> dict[str, str]:
+    """A heading for each key; two keys that would be called the same show a part of their digest."""
+    doubles = set(titles[titles.duplicated()])
+    return {str(key): f"{title} [{str(key)[:6]}]" if title in doubles else str(title) for key, title in titles.items()}
+
+
 def _filtered(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that pass the sidebar's filters; an empty filter lets everything pass."""
     for column in ("backbone", "registers", "status", "seed"):
@@ -76,15 +90,20 @@ def _filtered(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _show_arms(arms: pd.DataFrame, backbones: set[str], registers: set[str]) -> None:
-    arms = arms[arms["backbone"].isin(backbones) & arms["registers"].isin(registers)].copy()
-    pairs = zip(arms["difference_deviation"], arms["pairs"], strict=True)
-    arms["± 95 %"] = [half_width(deviation, int(count)) for deviation, count in pairs]
+    found = intervals(arms)
+    arms["± 95 %"] = [each.half_width if each else None for each in found]
+    arms["shows nothing"] = [each is not None and each.shows_nothing for each in found]
+    arms = arms[arms["backbone"].isin(backbones) & arms["registers"].isin(registers)]
     st.subheader("Arms: mean over seeds, difference to none")
     shown = arms[["backbone", "registers", "stages", "runs", "diverged", "mean", "deviation", "difference", "± 95 %"]]
-    st.dataframe(shown, hide_index=True, column_config=_rounded("mean", "deviation", "difference", "± 95 %"))
+    grey = [f"color: {GREY}" if shows_nothing else "" for shows_nothing in arms["shows nothing"]]
+    styled = shown.style.apply(lambda _: grey, subset=["difference"]).apply(lambda _: grey, subset=["± 95 %"])
+    st.dataframe(styled, hide_index=True, column_config=_rounded("mean", "deviation", "difference", "± 95 %"))
     st.caption(
-        "A difference is taken seed by seed to the run without registers that is equal in everything else; "
-        "± 95 % is Student's t over those pairs. An interval that holds zero shows nothing. All seeds count here."
+        "A difference is taken seed by seed to the run without registers that is equal in everything else; ± 95 % is "
+        "Student's t over those pairs. One seed alone gets what repeated arms of this board vary by from seed to seed, "
+        "and not less than 1.3 % of each value (arXiv 2606.20536). Grey: the interval holds zero, which shows nothing. "
+        "All seeds count here, and the newest record of a run, never the best."
     )
 
 
@@ -92,6 +111,25 @@ def _show_runs(runs: pd.DataFrame) -> None:
     st.subheader("Runs")
     shown = runs[[*SHOWN, "run_id", "created"]]
     st.dataframe(shown, hide_index=True, height=TABLE_HEIGHT, column_config=_rounded("value", "difference", "gflops"))
+
+
+def _show_not_compared(database: duckdb.DuckDBPyConnection, key: str) -> None:
+    """The values of this metric that stand on other boards, and what forbids to put them on this one."""
+    others = queries.others(database, key) if key else pd.DataFrame()
+    if others.empty:
+        return
+    mine = Key.model_validate_json(queries.fields_of(database, key))
+    reasons = [mine.differences(Key.model_validate_json(fields)) for fields in others["fields"]]
+    others["not comparable, because"] = ["; ".join(reason) for reason in reasons]
+    with st.expander(f"Not compared with these: {others['records'].sum()} values of the same metric elsewhere"):
+        st.dataframe(others[["title", "task", "records", "not comparable, because"]], hide_index=True)
+
+
+def _show_evaluations(evaluations: pd.DataFrame) -> None:
+    if not evaluations.empty:
+        st.subheader("Images from elsewhere")
+        st.dataframe(evaluations, hide_index=True, column_config=_rounded("value", "standard_error"))
+        st.caption("Scored here by `python -m harness eval`; conditions as declared. Never ranked with runs.")
 
 
 def _rounded(*columns: str) -> dict[str, Any]:
@@ -110,13 +148,14 @@ def _show_run(database: duckdb.DuckDBPyConnection, runs: pd.DataFrame, results: 
     with left:
         _show_samples(run, results)
     with right:
-        st.dataframe(queries.measurements(database, record_id)[["name", "value", "unit"]], hide_index=True)
+        st.dataframe(queries.measurements(database, record_id)[["title", "value", "unit"]], hide_index=True)
         statistics = queries.outliers(database, record_id)
         if not statistics.empty:
             st.markdown("**Outlier tokens**: largest patch-token norm over the median, mean over images")
             st.altair_chart(charts.outlier_map(statistics))
     with st.expander("Configuration and provenance"):
         st.text(str(run["path"]))
+        st.json(run["circumstances"], expanded=False)
         st.json(run["config"], expanded=False)
         st.json(run["provenance"], expanded=False)
 

@@ -1,28 +1,38 @@
 """One question, one SQL statement."""
 
+from dataclasses import asdict, dataclass
+
 import duckdb
 import pandas as pd
 
-# A run that was repeated has several records: the newest counts, never the best.
+# A run that was repeated has several records: the newest counts, never the best.  A later evaluation of a run's own
+# samples counts as the run's.
 _LATEST = """
 WITH latest AS (
     SELECT * FROM runs QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1
 ),
+judged AS (
+    SELECT run_id, record_id FROM latest
+    UNION ALL SELECT run_id, record_id FROM evaluations WHERE run_id IS NOT NULL
+),
 measured AS (
-    SELECT latest.run_id, m.value FROM latest JOIN measurements m USING (record_id) WHERE m.name = $metric
+    SELECT run_id, value, standard_error FROM judged JOIN measurements USING (record_id) WHERE "key" = $key
+    QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1
 ),
 gflops AS (
     SELECT latest.run_id, m.value AS gflops FROM latest JOIN measurements m USING (record_id) WHERE m.name = 'gflops'
 )
 """
 
-# The difference to `none` exists only where a run differs from the other in nothing but its registers.
+# The difference to `none` exists only where a run differs from the other in nothing but its registers, and where both
+# have a value of the same comparability key.
 _COMPARED = (
     _LATEST
     + """,
 compared AS (
-    SELECT latest.*, measured.value, gflops.gflops,
-           CASE WHEN registers <> 'none' THEN measured.value - base.value END AS difference
+    SELECT latest.*, measured.value, measured.standard_error, gflops.gflops,
+           CASE WHEN registers <> 'none' THEN measured.value - base.value END AS difference,
+           CASE WHEN registers <> 'none' THEN base.value END AS base
     FROM latest
     LEFT JOIN measured USING (run_id)
     LEFT JOIN gflops USING (run_id)
@@ -33,6 +43,15 @@ compared AS (
 )
 
 
+@dataclass(frozen=True)
+class Board:
+    """Values that may be compared: one task, one set of conditions (`protocol`), one comparability key."""
+
+    task: str
+    protocol: str
+    key: str
+
+
 def boards(database: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Which (task, protocol) there are, and how many records each has: nothing is compared across them."""
     return database.execute(
@@ -41,33 +60,61 @@ def boards(database: duckdb.DuckDBPyConnection) -> pd.DataFrame:
 
 
 def metrics(database: duckdb.DuckDBPyConnection, task: str, protocol: str) -> pd.DataFrame:
-    """The metrics of a board with their unit and direction, those that judge images first."""
+    """The columns of a board, each one key, with unit and direction: those that judge images first."""
     return database.execute(
         """
-        SELECT m.name, any_value(m.unit) AS unit, any_value(m.better) AS better
-        FROM measurements m JOIN runs USING (record_id)
-        WHERE task = $task AND protocol = $protocol
-        GROUP BY m.name
-        ORDER BY bool_or(m.num_images IS NOT NULL) DESC, any_value(m.better) = 'lower' DESC, m.name
+        WITH judged AS (
+            SELECT record_id, run_id FROM runs WHERE task = $task AND protocol = $protocol
+            UNION ALL
+            SELECT e.record_id, e.run_id FROM evaluations e
+            WHERE e.run_id IN (SELECT run_id FROM runs WHERE task = $task AND protocol = $protocol)
+        )
+        SELECT m."key", any_value(m.name) AS name, any_value(m.title) AS title, any_value(m.unit) AS unit,
+               any_value(m.better) AS better, count(*) AS records
+        FROM measurements m JOIN judged USING (record_id)
+        GROUP BY m."key"
+        ORDER BY bool_or(m.basis IS NOT NULL) DESC, regexp_matches(any_value(m.name), '^(fid|fd_)') DESC,
+                 any_value(m.better) = 'lower' DESC, title, records DESC, m."key"
         """,
         {"task": task, "protocol": protocol},
     ).df()
 
 
-def runs(database: duckdb.DuckDBPyConnection, task: str, protocol: str, metric: str) -> pd.DataFrame:
+def others(database: duckdb.DuckDBPyConnection, key: str) -> pd.DataFrame:
+    """The other comparability keys of the same metric, with how many values each has: what is not compared here."""
+    return database.execute(
+        """
+        SELECT keys."key", keys.title, keys.task, keys.fields, count(*) AS records
+        FROM keys JOIN measurements USING ("key")
+        WHERE keys.name = (SELECT name FROM keys WHERE "key" = $key) AND keys."key" <> $key
+        GROUP BY ALL ORDER BY records DESC, keys."key"
+        """,
+        {"key": key},
+    ).df()
+
+
+def fields_of(database: duckdb.DuckDBPyConnection, key: str) -> str:
+    """A comparability key in full, as JSON."""
+    found = database.execute('SELECT fields FROM keys WHERE "key" = $key', {"key": key}).fetchone()
+    assert found is not None, "a key that the database does not hold"
+    return str(found[0])
+
+
+def runs(database: duckdb.DuckDBPyConnection, board: Board) -> pd.DataFrame:
     """Every run of a board with its value, its difference to the matched run without registers, and its cost."""
     return database.execute(
         _COMPARED
         + """
         SELECT run_id, record_id, exact_name AS backbone, registers, stages, "count", start_block, seed, steps, status,
-               value, difference, gflops, created, "commit", dirty, device, path, samples, config, provenance, notes
+               value, standard_error, difference, base, gflops, created, "commit", dirty, device, path, samples, config,
+               provenance, circumstances, notes
         FROM compared ORDER BY value NULLS LAST, record_id
         """,
-        {"task": task, "protocol": protocol, "metric": metric},
+        asdict(board),
     ).df()
 
 
-def arms(database: duckdb.DuckDBPyConnection, task: str, protocol: str, metric: str) -> pd.DataFrame:
+def arms(database: duckdb.DuckDBPyConnection, board: Board) -> pd.DataFrame:
     """Each arm over its seeds: mean and standard deviation, and those of the differences, seed by seed, to `none`."""
     return database.execute(
         _COMPARED
@@ -77,18 +124,30 @@ def arms(database: duckdb.DuckDBPyConnection, task: str, protocol: str, metric: 
                count(*) AS runs, count(*) FILTER (status = 'diverged') AS diverged,
                count(value) AS measured, avg(value) AS mean, stddev_samp(value) AS deviation,
                count(difference) AS pairs, avg(difference) AS difference,
-               stddev_samp(difference) AS difference_deviation
+               stddev_samp(difference) AS difference_deviation, avg(base) FILTER (value IS NOT NULL) AS base
         FROM compared GROUP BY arm_id, exact_name, registers
         ORDER BY exact_name, registers <> 'none', gflops, registers, arm_id
         """,
-        {"task": task, "protocol": protocol, "metric": metric},
+        asdict(board),
+    ).df()
+
+
+def evaluations(database: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Every value of images that came from elsewhere, with what was declared of them: never ranked with runs."""
+    return database.execute(
+        """
+        SELECT e.title, m.title AS metric, m.value, m.standard_error, m.num_images, m.unit, e.protocol, e.declared,
+               e.created, e.path
+        FROM evaluations e JOIN measurements m USING (record_id)
+        WHERE e.run_id IS NULL ORDER BY e.created DESC, m.title
+        """
     ).df()
 
 
 def measurements(database: duckdb.DuckDBPyConnection, record_id: str) -> pd.DataFrame:
     """Everything that one record measured."""
     return database.execute(
-        "SELECT name, value, unit, better, num_images, note FROM measurements WHERE record_id = $record_id",
+        "SELECT title, name, value, unit, better, num_images, note FROM measurements WHERE record_id = $record_id",
         {"record_id": record_id},
     ).df()
 

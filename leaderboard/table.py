@@ -6,15 +6,21 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.database import DATABASE, rebuild, snapshot
 from harness.errors import UserError
 from harness.files import write_text
-from harness.store import DATABASE, rebuild, snapshot
+from harness.intervals import Interval
 from leaderboard import queries
-from leaderboard.intervals import half_width
+from leaderboard.differences import intervals
+from leaderboard.queries import Board
 
 HEADLINE, SECOND, OUTLIERS = "fd_digits", "digits_accuracy", "outlier_max_over_median"
 IN_ENCODER = " in encoder"
 NATIVE = re.compile(r" \+ \d+ native tokens")
+EXPLAINED = (
+    "mean ± standard deviation over seeds. A difference in italics has zero in its interval, and shows nothing. One "
+    "seed has the interval of what repeated arms vary by here, and not less than the published 1.3 %."
+)
 BEGIN, END = "<!-- table: {} -->", "<!-- end of table -->"
 
 
@@ -30,15 +36,20 @@ def markdown(results: Path, task: str) -> str:
         if mine.empty:
             raise UserError(f"nothing of task {task!r} is in {results}", "run something first, or name --results")
         protocol = str(mine.iloc[0]["protocol"])
-        by_metric = {name: queries.arms(database, task, protocol, name) for name in (HEADLINE, SECOND, OUTLIERS)}
+        keys = queries.metrics(database, task, protocol).drop_duplicates("name").set_index("name")["key"]
+        by_metric = {
+            name: queries.arms(database, Board(task, protocol, str(keys.get(name, ""))))
+            for name in (HEADLINE, SECOND, OUTLIERS)
+        }
     header = (
         "| backbone | registers | seeds | FD-digits, lower is better | difference to none (95 % CI) "
         "| accuracy | largest token norm / median | GFLOPs |\n"
         "|---|---|---|---|---|---|---|---|"
     )
     main, accuracy, norms = by_metric[HEADLINE], by_metric[SECOND], by_metric[OUTLIERS]
-    rows = [_row(main.iloc[i], accuracy.iloc[i], norms.iloc[i]) for i in range(len(main))]
-    return "\n".join([header, *rows, "", f"Protocol: {protocol}; mean ± standard deviation over seeds."])
+    changes = intervals(main)
+    rows = [_row(main.iloc[i], changes[i], accuracy.iloc[i], norms.iloc[i]) for i in range(len(main))]
+    return "\n".join([header, *rows, "", f"Protocol: {protocol}; {EXPLAINED}"])
 
 
 def write_between_markers(file: Path, text: str, task: str) -> None:
@@ -52,25 +63,25 @@ def write_between_markers(file: Path, text: str, task: str) -> None:
     write_text(file, f"{before}{begin}\n\n{text}\n\n{END}{after}")
 
 
-def difference(arm: pd.Series) -> str:
-    """The mean paired difference with its interval, or why there is none."""
+def difference(arm: pd.Series, found: Interval | None) -> str:
+    """The mean paired difference with its interval, in italics where that holds zero; or why there is none."""
     if arm["registers"] == "none":
         return ""
-    if not arm["pairs"]:
+    if found is None:
         return "no matched run"
-    half = half_width(arm["difference_deviation"], int(arm["pairs"]))
-    spread = " (one seed)" if half is None else f" ± {half:.2f}"
-    return f"{arm['difference']:+.2f}{spread}"
+    seeds = " (one seed)" if found.method == "prior" else ""
+    text = f"{found.mean:+.2f} ± {found.half_width:.2f}{seeds}"
+    return f"*{text}*" if found.shows_nothing else text
 
 
-def _row(arm: pd.Series, accuracy: pd.Series, norms: pd.Series) -> str:
+def _row(arm: pd.Series, changed: Interval | None, accuracy: pd.Series, norms: pd.Series) -> str:
     seeds = f"{arm['runs']}" + (f" ({arm['diverged']} diverged)" if arm["diverged"] else "")
     cells = [
         arm["backbone"],
         _registers(arm),
         seeds,
         _mean(arm, ".2f"),
-        difference(arm),
+        difference(arm, changed),
         _mean(accuracy, ".3f"),
         _mean(norms, ".2f"),
         f"{arm['gflops']:.5f}",

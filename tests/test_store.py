@@ -10,19 +10,34 @@ import duckdb
 import pytest
 from pydantic import ValidationError
 
-from harness import store
+from harness import database, store
+from harness.circumstances import circumstances_of
+from harness.comparability import Basis, conditions_of
+from harness.digits_judge import EXTRACTOR, REFERENCE
 from harness.records import Measurement, Provenance, RunRecord
 from harness.spec import RunConfig
 from leaderboard import queries
 from tests.builders import quick_config
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+BASIS = Basis(extractor=EXTRACTOR, reference=REFERENCE)
+NOWHERE = Provenance(
+    commit=None,
+    dirty=None,
+    code_sha256="0" * 64,
+    versions={},
+    machine={},
+    device="cpu",
+    precision="float32",
+    threads=1,
+    sampling_batch=1,
+)
 
 
 def make_record(config: RunConfig, value: float = 10.0, minutes: int = 0) -> RunRecord:
     """A record that was not run, for what does not look at its numbers."""
     measurements = (
-        Measurement(name="fd_digits", value=value, unit="d", better="lower", num_images=30),
+        Measurement(name="fd_digits", value=value, unit="d", better="lower", num_images=30, basis=BASIS),
         Measurement(name="digits_accuracy", value=0.5, unit="share", better="higher", num_images=30),
         Measurement(name="outlier_max_over_median", value=1.5, unit="ratio", better="neither"),
         Measurement(name="gflops", value=0.01, unit="GFLOP", better="lower"),
@@ -32,18 +47,10 @@ def make_record(config: RunConfig, value: float = 10.0, minutes: int = 0) -> Run
         created=CREATED + timedelta(minutes=minutes),
         status="finished",
         config=config.published(),
+        conditions=conditions_of(config),
+        circumstances=circumstances_of(config, NOWHERE, 2, None),
         measurements=measurements,
-        provenance=Provenance(
-            commit=None,
-            dirty=None,
-            code_sha256="0" * 64,
-            versions={},
-            machine={},
-            device="cpu",
-            precision="float32",
-            threads=1,
-            sampling_batch=1,
-        ),
+        provenance=NOWHERE,
     )
 
 
@@ -56,16 +63,22 @@ def _fill(place: Path) -> Path:
     return results
 
 
+def _board(connection: duckdb.DuckDBPyConnection) -> queries.Board:
+    """FD-digits on the largest board."""
+    largest = queries.boards(connection).iloc[0]
+    metrics = queries.metrics(connection, largest["task"], largest["protocol"])
+    return queries.Board(largest["task"], largest["protocol"], metrics.set_index("name")["key"]["fd_digits"])
+
+
 def _runs(results: Path) -> list[tuple[object, ...]]:
-    connection = store.snapshot(results / store.DATABASE)
-    board = queries.boards(connection).iloc[0]
-    frame = queries.runs(connection, board["task"], board["protocol"], "fd_digits")
+    connection = database.snapshot(results / database.DATABASE)
+    frame = queries.runs(connection, _board(connection))
     return [(r.backbone, r.registers, r.seed, r.value, r.difference) for r in frame.itertuples()]
 
 
 def test_differences_exist_only_to_the_matched_arm(tmp_path: Path) -> None:
     results = _fill(tmp_path)
-    store.rebuild(results)
+    database.rebuild(results)
     rows = {(r[0], r[1], r[2]): r[4] for r in _runs(results)}
     assert rows["sit-tiny", "denoiser", 0] == -2.0
     assert rows["sit-tiny", "denoiser", 1] == -1.0
@@ -79,8 +92,8 @@ def test_other_data_is_another_board(tmp_path: Path) -> None:
     for fingerprint in ("one", "two"):
         task = config.task.model_copy(update={"data_fingerprint": fingerprint})
         store.append(results, make_record(config.model_copy(update={"task": task})), None)
-    store.rebuild(results)
-    assert len(queries.boards(store.snapshot(results / store.DATABASE))) == 2
+    database.rebuild(results)
+    assert len(queries.boards(database.snapshot(results / database.DATABASE))) == 2
 
 
 def test_the_newest_record_of_a_run_counts_not_the_best(tmp_path: Path) -> None:
@@ -88,7 +101,7 @@ def test_the_newest_record_of_a_run_counts_not_the_best(tmp_path: Path) -> None:
     results = tmp_path / "results"
     for minutes, value in ((0, 5.0), (1, 9.0)):
         store.append(results, make_record(config, value, minutes), None)
-    store.rebuild(results)
+    database.rebuild(results)
     assert [r[3] for r in _runs(results)] == [9.0]
     found = store.find(results, config)
     assert found is not None
@@ -109,7 +122,7 @@ def test_a_copy_of_a_record_elsewhere_is_not_counted_twice(tmp_path: Path) -> No
     (results / "measured" / "backup").mkdir()
     original = next((results / "measured").rglob("*.json"))
     (results / "measured" / "backup" / original.name).write_bytes(original.read_bytes())
-    index = store.rebuild(results)
+    index = database.rebuild(results)
     assert (index.records, [p.path.parent.name for p in index.problems]) == (5, ["backup"])
 
 
@@ -120,7 +133,7 @@ def test_numbers_that_no_database_holds_are_malformed(tmp_path: Path, text: str)
     path = next(p for p in (results / "measured").rglob("*.json"))
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line if name not in line else f"{text}," for line in lines))
-    assert len(store.rebuild(results).problems) == 1
+    assert len(database.rebuild(results).problems) == 1
 
 
 def test_absent_is_not_zero_and_nan_is_no_number() -> None:
@@ -147,7 +160,7 @@ def test_ids_of_committed_records_never_move(tmp_path: Path) -> None:
 
 def test_readers_see_the_old_database_or_the_new_one(tmp_path: Path) -> None:
     results = _fill(tmp_path)
-    store.rebuild(results)
+    database.rebuild(results)
     errors: list[Exception] = []
     stop = threading.Event()
 
@@ -160,17 +173,18 @@ def test_readers_see_the_old_database_or_the_new_one(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    code = "import sys, pathlib, harness.store as s; [s.rebuild(pathlib.Path(sys.argv[1])) for _ in range(4)]"
+    code = "import sys, pathlib, harness.database as d; [d.rebuild(pathlib.Path(sys.argv[1])) for _ in range(4)]"
     writers = [subprocess.Popen([sys.executable, "-c", code, str(results)]) for _ in range(2)]
-    assert [writer.wait() for writer in writers] == [0, 0]
+    codes = [writer.wait() for writer in writers]
     stop.set()
     reader.join()
+    assert codes == [0, 0]
     assert errors == []
     assert list(results.glob("*.part")) == []
 
 
 def test_an_empty_folder_is_an_empty_database(tmp_path: Path) -> None:
-    index = store.rebuild(tmp_path / "new")
+    index = database.rebuild(tmp_path / "new")
     assert index.records == 0
     with duckdb.connect(str(index.database), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
@@ -178,16 +192,8 @@ def test_an_empty_folder_is_an_empty_database(tmp_path: Path) -> None:
 
 def test_arms_are_means_over_seeds_with_paired_differences(tmp_path: Path) -> None:
     results = _fill(tmp_path)
-    store.rebuild(results)
-    connection = store.snapshot(results / store.DATABASE)
-    board = queries.boards(connection).iloc[0]
-    arms = queries.arms(connection, board["task"], board["protocol"], "fd_digits")
+    database.rebuild(results)
+    connection = database.snapshot(results / database.DATABASE)
+    arms = queries.arms(connection, _board(connection))
     arm = arms[(arms["backbone"] == "sit-tiny") & (arms["registers"] == "denoiser")].iloc[0]
     assert (arm["runs"], arm["mean"], arm["pairs"], arm["difference"]) == (2, 8.5, 2, -1.5)
-
-
-def test_intervals_are_students(tmp_path: Path) -> None:
-    from leaderboard.intervals import half_width
-
-    assert half_width(1.0, 3) == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
-    assert half_width(1.0, 1) is None

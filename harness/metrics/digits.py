@@ -16,14 +16,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.comparability import Basis, GuidanceUsed
 from harness.data import Labels, digits
+from harness.digits_judge import EXTRACTOR, REFERENCE, WEIGHTS_SHA256
 from harness.errors import UserError
 from harness.images import Pixels, to_unit
 from harness.metrics.frechet import Moments, frechet_distance, moments
 from harness.records import Measurement
 
 WEIGHTS = Path(__file__).with_name("digits_extractor.safetensors")
-WEIGHTS_SHA256 = "b7771dfc267f66c32ec8baeb8f69c21d7994b14dbb7cf1cf3c7645422fc7788c"
 FEATURES = 64
 BATCH = 250
 
@@ -49,7 +50,7 @@ class DigitsExtractor(nn.Module):
         return logits
 
 
-def measure(pixels: Pixels, labels: Labels) -> list[Measurement]:
+def measure(pixels: Pixels, labels: Labels, guidance: GuidanceUsed) -> list[Measurement]:
     """FD-digits against all 1,797 real digits, and the share of images seen as the digit that was asked for."""
     features, seen = _look(pixels)
     note = f"all 1,797 digits as reference; features of {WEIGHTS.name} {WEIGHTS_SHA256[:12]}; not an FID"
@@ -61,6 +62,7 @@ def measure(pixels: Pixels, labels: Labels) -> list[Measurement]:
             better="lower",
             num_images=len(pixels),
             note=note,
+            basis=Basis(extractor=EXTRACTOR, reference=REFERENCE, guidance=guidance),
         ),
         Measurement(
             name="digits_accuracy",
@@ -69,6 +71,7 @@ def measure(pixels: Pixels, labels: Labels) -> list[Measurement]:
             better="higher",
             num_images=len(pixels),
             note=note,
+            basis=Basis(extractor=EXTRACTOR, guidance=guidance),
         ),
     ]
 

@@ -1,0 +1,69 @@
+"""Keep the records of evaluations, each a file of its own, and find them again (no torch)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.errors import UserError
+from harness.evaluation_records import EvaluationRecord
+from harness.files import write_text
+from harness.store import Problem, reason_of
+
+EVALUATIONS = "evaluations"
+
+
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """A record and the file that it was read from."""
+
+    record: EvaluationRecord
+    path: Path
+
+    @property
+    def record_id(self) -> str:
+        return self.path.stem
+
+
+def append_evaluation(results: Path, record: EvaluationRecord) -> Path:
+    """Write a record as a new file, validated as a reader would; returns its path.
+
+    An existing file is never overwritten.  Raises UserError where the folder cannot be written.
+    """
+    text = record.model_dump_json(indent=1) + "\n"
+    assert EvaluationRecord.model_validate_json(text) == record, "a record that reads back differently"
+    path = results / EVALUATIONS / f"{record.created:%Y%m%dT%H%M%S%fZ}-{record.evaluation_id}.json"
+    if path.exists():
+        raise UserError(f"{path} exists already, and records are never overwritten", "run the command again")
+    write_text(path, text)
+    return path
+
+
+def find_evaluation(results: Path, evaluation_id: str) -> tuple[EvaluationRecord, Path] | None:
+    """The newest record of an evaluation, and where it is.  Raises UserError where that file is no valid record."""
+    paths = sorted((results / EVALUATIONS).glob(f"*-{evaluation_id}.json"))
+    if not paths:
+        return None
+    try:
+        return EvaluationRecord.model_validate_json(paths[-1].read_bytes()), paths[-1]
+    except ValidationError as error:
+        raise UserError(
+            f"{paths[-1]} is not a valid record: {error.errors()[0]['msg']}",
+            "restore it, or move it away to evaluate anew",
+        ) from error
+
+
+def read_evaluations(results: Path) -> tuple[list[StoredEvaluation], list[Problem]]:
+    """Every record of `results/evaluations`, in the order of their names, and every file that is none."""
+    each = [_read(path) for path in sorted((results / EVALUATIONS).rglob("*.json"))]
+    return [e for e in each if isinstance(e, StoredEvaluation)], [e for e in each if isinstance(e, Problem)]
+
+
+def _read(path: Path) -> StoredEvaluation | Problem:
+    try:
+        record = EvaluationRecord.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        return Problem(path, reason_of(error))
+    if not path.stem.endswith(record.evaluation_id):
+        return Problem(path, f"the file's name does not end in its evaluation_id {record.evaluation_id}")
+    return StoredEvaluation(record, path)
