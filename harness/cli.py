@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_import(verbs)
     _add_index(verbs)
     _add_table(verbs)
+    _add_claims(verbs)
     _add_board(verbs)
     _add_bench(verbs)
     encoder_cli.add(verbs)
@@ -134,6 +135,18 @@ def _add_table(verbs: Any) -> None:
     table.add_argument("--write", metavar="FILE", type=Path, help="replace the table between this file's markers")
     _add_results(table)
     table.set_defaults(verb=_table)
+
+
+def _add_claims(verbs: Any) -> None:
+    claims = verbs.add_parser(
+        "claims",
+        help="what is claimed in publications, and what the runs here say about it",
+        description="One row for each published claim, task and comparability key: confirmed, contradicted, "
+        "inconclusive or not yet measured, with the interval and the records that it rests on.",
+    )
+    claims.add_argument("--json", action="store_true", help="for machines")
+    _add_results(claims)
+    claims.set_defaults(verb=_claims)
 
 
 def _add_board(verbs: Any) -> None:
@@ -319,6 +332,14 @@ def _table(options: argparse.Namespace) -> None:
         write_between_markers(options.write, text, options.task)
     else:
         print(text)
+
+
+def _claims(options: argparse.Namespace) -> None:
+    from leaderboard.claims import judge
+    from leaderboard.claims_report import machine_readable, report
+
+    published, judgements = judge(Path(options.results))
+    print_json(machine_readable(published, judgements)) if options.json else print(report(published, judgements))
 
 
 def _board(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from harness.comparability import Basis, Key
 from harness.errors import UserError, disk_error
 from harness.evaluation_store import StoredEvaluation, read_evaluations
 from harness.outlier_records import OutlierStatistics
+from harness.published import CLAIM_COLUMNS, PUBLISHED_COLUMNS, claim_rows, published_rows, read_published
 from harness.records import Measurement
 from harness.store import Problem, Stored, read_all
 
@@ -118,9 +119,12 @@ def rebuild(results: Path) -> Index:
             fcntl.flock(lock, fcntl.LOCK_EX)  # or a slow rebuild would put back an older view
             stored, problems = read_all(results)
             evaluations, unread = read_evaluations(results)
-            problems += unread
+            published = read_published(results)
+            problems += [*unread, *(Problem(path, reason) for path, reason in published.problems)]
             with contextlib.closing(duckdb.connect(str(part))) as connection:
                 _fill(connection, results, stored, evaluations, problems)
+                _table(connection, "published", PUBLISHED_COLUMNS, published_rows(published))
+                _table(connection, "claims", CLAIM_COLUMNS, claim_rows(published))
             os.replace(part, database)
     except OSError as error:
         raise disk_error(database, error) from error
@@ -180,7 +184,7 @@ def _fill(
 
 
 def _table(
-    connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, str], rows: Iterable[dict[str, Any]]
+    connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str], rows: Iterable[dict[str, Any]]
 ) -> None:
     """Create and fill a table column by column, which is how DuckDB takes thousands of rows in a moment."""
     rows = list(rows)
