@@ -45,6 +45,12 @@ def configure(preset: str, backbone: Backbone, network: Network, stage: EncoderS
     if preset not in PRESETS:
         raise unknown_name("register preset", preset, PRESETS)
     wanted = PRESETS[preset]
+    if wanted.needs_encoder and stage.encoder is None:
+        there_is_none = f"{backbone.title} {_WITHOUT_ENCODER[stage.latents.kind]}"
+        raise UserError(
+            f"{preset} masks by the norm of an encoder's tokens, and {there_is_none}",
+            "use --registers loss-mask, whose threshold is a multiple of the median, or a backbone of RAE",
+        )
     is_absent = "encoder" in wanted.stages and stage.encoder is None
     if is_absent and wanted.stages == ("encoder",):
         raise UserError(
@@ -147,6 +153,10 @@ def attach(registers: RegisterConfig, denoiser: "Denoiser") -> None:
         from dsr.loss_mask import element_weights
 
         denoiser.loss_weight = element_weights(registers.loss_mask, denoiser.patch_tokens)
+    if registers.clamp is not None:
+        from dsr.clamp import norm_clamp
+
+        denoiser.clamp = norm_clamp(registers.clamp, denoiser.patch_tokens)
 
 
 def attach_to_encoder(registers: EncoderRegisters | None, encoder: "Encoder") -> None:

@@ -15,12 +15,12 @@ from harness.registers import DenoiserRegisters
 
 
 class RegisterSet(nn.Module):
-    """K tokens, learned or the class embedding, with a position or without: (N, K, D)."""
+    """K tokens, learned, the class embedding or zeros, with a position or without: (N, K, D)."""
 
-    def __init__(self, config: DenoiserRegisters, width: int, *, takes_label: bool) -> None:
+    def __init__(self, config: DenoiserRegisters, width: int) -> None:
         super().__init__()
-        self.count, self.takes_label = config.count, takes_label
-        if not takes_label:
+        self.count, self.content = config.count, config.content
+        if config.content == "learned":
             self.tokens = nn.Parameter(torch.randn(1, config.count, width) * config.init_std)
         if config.position == "sin-cos":
             table = torch.tensor(register_positions(config.count, width))[None]
@@ -31,26 +31,36 @@ class RegisterSet(nn.Module):
             self.register_parameter("position", None)
 
     def forward(self, tokens_NLD: Tensor, label_ND: Tensor) -> Tensor:
-        content = label_ND[:, None, :] if self.takes_label else self.tokens
+        content = self._content(tokens_NLD, label_ND)
         if self.position is not None:
             content = content + self.position
         return content.to(tokens_NLD.dtype).expand(len(tokens_NLD), self.count, -1)
+
+    def _content(self, tokens_NLD: Tensor, label_ND: Tensor) -> Tensor:
+        match self.content:
+            case "class":
+                return label_ND[:, None, :]
+            case "zero":
+                return tokens_NLD.new_zeros(1, 1, tokens_NLD.shape[-1])
+            case "learned":
+                return self.tokens
 
 
 class DiffusionRegisters(Registers):
     """Registers in every trunk of a denoiser.
 
     In the first trunk `count` registers join the patches before block `start_block`; in each later trunk, whose width
-    may differ, as many fresh, learned ones join before its first block.  They pass through the same blocks under the
-    same modulation as the patches, rotary positions leave them alone, and they are cut off after the last block.
+    may differ, as many fresh ones join before its first block, learned where the first hold the class.  They pass
+    through the same blocks under the same modulation as the patches, rotary positions leave them alone, and they are
+    cut off after the last block.
     """
 
     def __init__(self, config: DenoiserRegisters, denoiser: Denoiser) -> None:
         super().__init__()
         first, *later = denoiser.trunks
-        takes_label = config.content == "class"
-        sets = {str(config.start_block): RegisterSet(config, first.width, takes_label=takes_label)}
-        sets |= {str(trunk.start): RegisterSet(config, trunk.width, takes_label=False) for trunk in later}
+        without_label = config.model_copy(update={"content": "learned"}) if config.content == "class" else config
+        sets = {str(config.start_block): RegisterSet(config, first.width)}
+        sets |= {str(trunk.start): RegisterSet(without_label, trunk.width) for trunk in later}
         self.count, self.start_block = config.count, config.start_block
         self.sets = nn.ModuleDict(sets)
 

@@ -47,7 +47,7 @@ def layout(registers: RegisterConfig, denoiser: Denoiser) -> OfficialLayout:
 
 
 def _register_names(registers: RegisterConfig, denoiser: Denoiser) -> Iterator[tuple[str, str]]:
-    if registers.denoiser is None or registers.denoiser.content == "class":
+    if registers.denoiser is None or registers.denoiser.content != "learned":
         return
     starts = [registers.denoiser.start_block, *(trunk.start for trunk in denoiser.trunks[1:])]
     places = list(zip(SET_PREFIXES[len(starts)], starts, strict=True))

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dsr import wide_mlp
+from dsr import longer, wide_mlp
 from harness.backbone import Network
-from harness.registers import AttentionVariant, DenoiserRegisters, LossMask, RegisterGuidance
+from harness.registers import AttentionVariant, DenoiserRegisters, LossMask, NormClamp, RegisterGuidance
 
 # The paper's setting: 36 registers from block 8 of 28, beside 256 patches.
 PAPER_COUNT, PAPER_START, PAPER_DEPTH, PAPER_PATCHES = 36, 8, 28, 256
@@ -20,7 +20,10 @@ FEWEST = 4
 
 # Published without these two numbers; ours.
 DROP_PROBABILITY, REGISTER_SCALE = 0.1, 1.5
-MASKED_ABOVE = 2.0
+MASKED_ABOVE, CLAMPED_ABOVE = 2.0, 3.0
+
+# DSR's --outlier_token_norm.
+PAPER_TAU = 100.0
 
 Stage = Literal["encoder", "denoiser"]
 Fields = dict[str, Any]
@@ -31,7 +34,8 @@ class Preset:
     """A named register configuration: one line for `list registers`, its source, and the fields that it sets.
 
     `stages` are the stages of Dual-Stage Registers that it wants, `rounds` how often register neurons must have been
-    searched for, each time with those found before in place.
+    searched for, each time with those found before in place.  `needs_encoder` says that it speaks of the tokens of a
+    representation encoder, and would change nothing without one.
     """
 
     title: str
@@ -39,6 +43,7 @@ class Preset:
     fields: Callable[[Network], Fields]
     stages: tuple[Stage, ...] = ()
     rounds: int = 1
+    needs_encoder: bool = False
 
 
 def _nothing(_: Network) -> Fields:
@@ -67,6 +72,11 @@ def _class_tokens(network: Network) -> DenoiserRegisters:
         position="learned",
         init_std=JIT_STD,
     )
+
+
+def _zeros(network: Network) -> DenoiserRegisters:
+    """As many, as deep, and nothing in them."""
+    return _paper(network).model_copy(update={"content": "zero", "position": "none"})
 
 
 def _attention(kind: Literal["kv-bias", "sink-logit", "softmax-one", "gate-headwise", "gate-elementwise"]) -> Fields:
@@ -148,9 +158,30 @@ PRESETS: Mapping[str, Preset] = {
         "control",
         lambda network: {"wider_mlp": wide_mlp.matching(_paper(network), network)},
     ),
+    "longer": Preset(
+        "no tokens: more training steps, until they cost what the paper's registers cost",
+        "control",
+        lambda network: {"longer_training": longer.matching(_paper(network), network)},
+    ),
+    "zero-registers": Preset(
+        "the tokens of `denoiser` without content: fixed zeros without positions",
+        "control, after sorryhyun/anima_lora, whose content-free registers did harm",
+        lambda network: {"denoiser": _zeros(network)},
+    ),
+    "clamp": Preset(
+        "no tokens: trained as `none`; sampling clamps patches of more than three times the median norm",
+        "control: arXiv 2605.05206 clamps norms; the threshold is ours",
+        lambda _: {"clamp": NormClamp(above=CLAMPED_ABOVE)},
+    ),
     "loss-mask": Preset(
         "no tokens: patches of more than twice the median norm are left out of the training loss",
         "arXiv 2605.05206, appendix; the threshold is ours",
         lambda _: {"loss_mask": LossMask(above=MASKED_ABOVE)},
+    ),
+    "loss-mask-paper": Preset(
+        "no tokens: latents whose norm is above 100 are left out of the training loss",
+        "arXiv 2605.05206, table 1: tau = 100",
+        lambda _: {"loss_mask": LossMask(above=PAPER_TAU, unit="absolute")},
+        needs_encoder=True,
     ),
 }

@@ -9,13 +9,30 @@ from typing import Any
 import torch
 
 from harness.build import build, size_of
+from harness.denoiser import Denoiser
 from harness.objective import objective_of
 from harness.progress import Progress
 from harness.report import columns
 from harness.spec import RunConfig
-from harness.train import optimizer_of
+from harness.train import autocast, optimizer_of
 
 WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something is timed, and in which arithmetic: float32 or bf16."""
+
+    device: torch.device
+    precision: str
+
+    def wait(self) -> None:
+        """Until the device has done what it was asked: a GPU only queues it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+CPU = Place(torch.device("cpu"), "float32")
 
 
 @dataclass(frozen=True)
@@ -72,8 +89,9 @@ def overhead(config: RunConfig, batch_size: int, pairs: int) -> Overhead:
     torch.set_num_threads(config.execution.threads)
     arms = [config.without_registers(), config]
     plain, ours = (size_of(arm).flops for arm in arms)
-    training = paired([_training_step(arm, batch_size) for arm in arms], pairs, f"{config.exact_name} training")
-    sampling = paired([_forward_pass(arm, batch_size) for arm in arms], pairs, f"{config.exact_name} sampling")
+    training = paired([training_step(arm, batch_size, CPU) for arm in arms], pairs, f"{config.exact_name} training")
+    forward = [forward_pass(arm, build(arm), batch_size, CPU) for arm in arms]
+    sampling = paired(forward, pairs, f"{config.exact_name} sampling")
     return Overhead(
         backbone=config.exact_name,
         registers=config.registers.preset,
@@ -106,36 +124,45 @@ def report(found: list[Overhead]) -> str:
     return columns([head, *rows]) + "\nmedian (least to greatest) of pairs: seconds with registers / seconds without"
 
 
-def _training_step(config: RunConfig, batch_size: int) -> Callable[[], None]:
-    denoiser = build(config).train()
+def training_step(config: RunConfig, batch_size: int, place: Place) -> Callable[[], None]:
+    """A step of the recipe's optimizer and EMA over random data, from the call until the device is idle again."""
+    device = place.device
+    denoiser = build(config).to(device).train()
     optimizer, objective = optimizer_of(config, denoiser), objective_of(config)
     weights = [parameter.detach() for parameter in denoiser.parameters()]
     ema = [weight.clone() for weight in weights]
     channels, side = config.network["in_channels"], config.network["input_size"]
-    data, noise = (torch.randn(batch_size, channels, side, side) for _ in range(2))
-    labels_N = torch.arange(batch_size) % config.network["num_classes"]
-    times_N = objective.training_times(torch.rand(batch_size))
+    data, noise = (torch.randn(batch_size, channels, side, side, device=device) for _ in range(2))
+    labels_N = torch.arange(batch_size, device=device) % config.network["num_classes"]
+    times_N = objective.training_times(torch.rand(batch_size, device=device))
 
     def step() -> None:
-        weight = denoiser.loss_weight(data, times_N)
-        losses_N = objective.loss(lambda x, t_N: denoiser(x, t_N, labels_N), data, noise, times_N, weight)
+        with autocast(device, place.precision):
+            weight = denoiser.loss_weight(data, times_N)
+            losses_N = objective.loss(lambda x, t_N: denoiser(x, t_N, labels_N), data, noise, times_N, weight)
         optimizer.zero_grad(set_to_none=True)
-        losses_N.mean().backward()  # type: ignore[no-untyped-call]
+        losses_N.float().mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         torch._foreach_lerp_(ema, weights, 1 - config.recipe.ema_decay)
+        place.wait()
 
     return step
 
 
-def _forward_pass(config: RunConfig, batch_size: int) -> Callable[[], None]:
-    denoiser = build(config).eval()
+def forward_pass(
+    config: RunConfig, denoiser: Denoiser, batch_size: int, place: Place, *, with_registers: bool = True
+) -> Callable[[], None]:
+    """A pass of a denoiser, which is put there, over random data, from the call until the device is idle again."""
+    device = place.device
+    denoiser.to(device).eval()
     channels, side = config.network["in_channels"], config.network["input_size"]
-    x, t_N = torch.randn(batch_size, channels, side, side), torch.full((batch_size,), 0.5)
-    labels_N = torch.arange(batch_size) % config.network["num_classes"]
+    x, t_N = torch.randn(batch_size, channels, side, side, device=device), torch.full((batch_size,), 0.5, device=device)
+    labels_N = torch.arange(batch_size, device=device) % config.network["num_classes"]
 
     def forward() -> None:
-        with torch.no_grad():
-            denoiser(x, t_N, labels_N)
+        with torch.no_grad(), autocast(device, place.precision):
+            denoiser(x, t_N, labels_N, with_registers=with_registers)
+        place.wait()
 
     return forward
 
@@ -151,6 +178,18 @@ def paired(actions: list[Callable[[], None]], pairs: int, title: str) -> list[tu
             order = (0, 1) if pair % 2 == 0 else (1, 0)
             seconds = {arm: _seconds(actions[arm]) for arm in order}
             timed.append((seconds[0], seconds[1]))
+            progress.advance(1)
+    return timed
+
+
+def repeated(action: Callable[[], None], repeats: int, title: str) -> list[float]:
+    """Seconds of each of so many runs, after a few to warm up."""
+    for _ in range(WARM_UP):
+        action()
+    timed = []
+    with Progress(title, repeats) as progress:
+        for _ in range(repeats):
+            timed.append(_seconds(action))
             progress.advance(1)
     return timed
 

@@ -1,5 +1,7 @@
 """Put a network and its registers together, as one RunConfig says."""
 
+from dataclasses import replace
+
 import torch
 
 import dsr
@@ -56,14 +58,21 @@ def put_into(config: RunConfig, denoiser: Denoiser, released: Released) -> None:
 
 def build_guide(config: RunConfig) -> Denoiser | None:
     """The guide of autoguidance with its weights, or None where the run has none."""
-    guide, place = config.protocol.guidance.guide, config.execution.guide
-    if guide is None:
+    guide, place, plain = config.protocol.guidance.guide, config.execution.guide, guide_config(config)
+    if guide is None or plain is None:
         return None
     assert place is not None, "a guide without a place"
-    plain = config.model_copy(update={"network": guide.network, "registers": RegisterConfig()})
     denoiser = build(plain)
     load_released(plain, denoiser, place, guide.weights_sha256)
     return denoiser.requires_grad_(requires_grad=False)
+
+
+def guide_config(config: RunConfig) -> RunConfig | None:
+    """The configuration that builds a run's guide, which has no registers, nor anything in their place."""
+    guide = config.protocol.guidance.guide
+    if guide is None:
+        return None
+    return config.model_copy(update={"network": guide.network, "registers": RegisterConfig()})
 
 
 def map_weights(config: RunConfig, denoiser: Denoiser, released: Released) -> list[Row]:
@@ -79,7 +88,21 @@ def layout_of(config: RunConfig) -> OfficialLayout:
 
 
 def size_of(config: RunConfig) -> cost.Size:
-    """Parameters and operations, without making a weight."""
+    """Parameters and operations, those of all that guidance asks included, without making a weight."""
+    size, guide = _counted(config), guide_config(config)
+    if guide is not None:
+        size = replace(size, flops_against=_counted(guide).flops)
+    if config.registers.guidance is not None:
+        size = replace(size, flops_without_registers=_counted(_without_tokens(config)).flops)
+    return size
+
+
+def _without_tokens(config: RunConfig) -> RunConfig:
+    registers = config.registers.model_copy(update={"denoiser": None})
+    return config.model_copy(update={"registers": registers})
+
+
+def _counted(config: RunConfig) -> cost.Size:
     with torch.device("meta"):
         denoiser = build(config)
     return cost.count(denoiser, config.network["in_channels"], config.network["input_size"])

@@ -15,8 +15,8 @@ def circumstances_of(
     trained = config.weights is None
     return Circumstances(
         seed=config.seed,
-        steps=config.recipe.steps if trained else None,
-        images_seen=config.recipe.steps * config.recipe.batch_size if trained else None,
+        steps=config.training_steps if trained else None,
+        images_seen=config.training_steps * config.recipe.batch_size if trained else None,
         ema_decay=config.recipe.ema_decay if trained else None,
         sampler=sampler_in_words(config),
         nfe=nfe,

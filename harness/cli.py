@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, encoder_cli
-from harness.arguments import add_changes, add_encoder, add_machine, positive, print_json, whole
+from harness import __version__, bench_cli, encoder_cli
+from harness.arguments import add_changes, add_encoder, add_machine, print_json, whole
 from harness.errors import UserError, unknown_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
-BENCHED = "sit-s-2,dit-s-2,jit-b-16,rae-dit-s,rae-dit-dh-s"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_table(verbs)
     _add_claims(verbs)
     _add_board(verbs)
-    _add_bench(verbs)
+    bench_cli.add(verbs)
     encoder_cli.add(verbs)
     return parser
 
@@ -156,24 +155,6 @@ def _add_board(verbs: Any) -> None:
     board.add_argument("--headless", action="store_true", help="do not open a browser")
     _add_results(board)
     board.set_defaults(verb=_board)
-
-
-def _add_bench(verbs: Any) -> None:
-    bench = verbs.add_parser(
-        "bench",
-        help="time a training step and a forward pass with and without registers",
-        description="Time backbones at their official input with registers and without, in turns in one process, and "
-        "compare with the ratio of operations. Run it on an idle machine.",
-    )
-    bench.add_argument("--backbones", default=BENCHED, metavar="LIST", help=f"exact names (default: {BENCHED})")
-    bench.add_argument("--registers", default="denoiser", help="the preset to compare with none (default: denoiser)")
-    bench.add_argument("--pairs", type=positive, default=7, help="how many pairs of timings (default: 7)")
-    bench.add_argument("--batch", type=positive, default=2, help="images at once (default: 2)")
-    bench.add_argument("--encoder", metavar="NAME", help="time an encoder with test-time registers instead")
-    bench.add_argument("--compile", action="store_true", help="the encoder under torch.compile")
-    bench.add_argument("--threads", type=whole, default=0, help="CPU threads (default: every core of this process)")
-    bench.add_argument("--json", action="store_true", help="for machines")
-    bench.set_defaults(verb=_bench)
 
 
 def _add_configuration(parser: argparse.ArgumentParser, task: str | None = "digits") -> None:
@@ -346,27 +327,3 @@ def _board(options: argparse.Namespace) -> None:
     from harness.board import serve
 
     serve(Path(options.results), port=options.port, address=options.address, headless=options.headless)
-
-
-def _bench(options: argparse.Namespace) -> None:
-    if options.encoder is not None:
-        from harness.encoder_bench import encoder_overhead
-
-        timed = encoder_overhead(
-            options.encoder, options.batch, options.pairs, threads=options.threads, compiled=options.compile
-        )
-        print_json(timed.shown()) if options.json else print(timed.report())
-        return
-    from harness.resolve import Request, resolve_network
-    from harness.spec import Execution
-
-    execution = Execution(threads=options.threads)
-    names = options.backbones.split(",")
-    configs = [resolve_network(Request(name.strip(), options.registers, execution=execution)) for name in names]
-    from harness.bench import overhead, report
-
-    found = [overhead(config, options.batch, options.pairs) for config in configs]
-    if options.json:
-        print_json([each.shown() for each in found])
-    else:
-        print(report(found))

@@ -221,7 +221,7 @@ def _run_row(results: Path, stored: Stored) -> dict[str, Any]:
         "count": denoiser and denoiser.count,
         "start_block": denoiser and denoiser.start_block,
         "seed": config.seed,
-        "steps": config.recipe.steps,
+        "steps": config.training_steps,
         "commit": record.provenance.commit,
         "dirty": record.provenance.dirty,
         "device": record.provenance.device,

@@ -57,13 +57,19 @@ def count_every_patch(data_NCHW: Tensor, times_N: Tensor) -> float:  # noqa: ARG
     return 1.0
 
 
+def keep_every_norm(tokens_NLD: Tensor) -> Tensor:
+    """The tokens of a network in which nothing is clamped."""
+    return tokens_NLD
+
+
 class Denoiser(nn.Module, ABC):
     """A diffusion transformer: `embed`, then `step` for each block, then `decode`.
 
     A family implements those and `embed_label`; what `condition` holds is its own affair.  Between two trunks, as
     before the head of DiT-DH, `hand_over` makes the tokens and the condition of the next.  Set `trunks`, `null_label`
     (None without a class for "no class") and `patch_tokens`.  `loss_weight` maps clean data (N, C, H, W) and times,
-    (N,), to the weight of the data's elements in the training loss.
+    (N,), to the weight of the data's elements in the training loss; `clamp` is what becomes of each block's output in
+    evaluation mode, that is in sampling and probing.
     """
 
     registers: Registers
@@ -71,11 +77,13 @@ class Denoiser(nn.Module, ABC):
     null_label: int | None
     patch_tokens: int
     loss_weight: Callable[[Tensor, Tensor], Tensor | float]
+    clamp: Callable[[Tensor], Tensor]
 
     def __init__(self) -> None:
         super().__init__()
         self.registers = NoRegisters()
         self.loss_weight = count_every_patch
+        self.clamp = keep_every_norm
 
     @property
     def depth(self) -> int:
@@ -111,8 +119,9 @@ class Denoiser(nn.Module, ABC):
         *,
         with_registers: bool = True,
     ) -> Tensor:
-        """The network's prediction at its own time t and for labels y; `watch` sees each block's output tokens."""
+        """The network's prediction at its own time t and for labels y; `watch` sees what each block hands on."""
         registers = self.registers if with_registers else _ABSENT
+        clamp = keep_every_norm if self.training else self.clamp
         label_ND = self.embed_label(y_N)
         tokens_NLD, condition = self.embed(x_NCHW, t_N, label_ND)
         for trunk in self.trunks:
@@ -120,7 +129,7 @@ class Denoiser(nn.Module, ABC):
                 tokens_NLD, condition = self.hand_over(tokens_NLD, condition)
             for index in range(trunk.start, trunk.start + trunk.depth):
                 tokens_NLD = registers.enter(index, tokens_NLD, label_ND)
-                tokens_NLD = self.step(index, tokens_NLD, condition)
+                tokens_NLD = clamp(self.step(index, tokens_NLD, condition))
                 watch(index, tokens_NLD)
         return self.decode(registers.leave(tokens_NLD), condition)
 

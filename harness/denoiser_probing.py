@@ -4,15 +4,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from harness import data, tasks
 from harness.build import build, load_released
 from harness.changes import Changes
 from harness.denoiser import Denoiser
 from harness.errors import UserError, first_few
 from harness.images import Pixels
-from harness.machine import start
+from harness.machine import decide_precision, start
 from harness.metrics import outliers
 from harness.metrics.outliers import NormMaps
 from harness.open_codec import open_codec
@@ -143,8 +141,7 @@ def _probe(name: str, config: RunConfig, denoiser: Denoiser, images: int | None)
     count = images or config.protocol.outlier_images
     config = config.model_copy(update={"protocol": config.protocol.model_copy(update={"outlier_images": count})})
     device = start(config.execution.device, config.execution.threads)
-    is_tf32 = config.recipe.precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32
+    decide_precision(config.recipe.precision, device)
     codec, _ = open_codec(config, device)
     folder = Path(config.execution.data) if config.execution.data else None
     source = Source(data.load_few(config.task, folder, count), codec)

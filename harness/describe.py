@@ -8,9 +8,9 @@ from harness.spec import RunConfig
 
 def shown_run(config: RunConfig) -> dict[str, Any]:
     """A resolved run as `--dry-run` shows it: all that it is, its id, and how often it sees each image."""
-    shown = config.model_dump(mode="json") | {"run_id": config.run_id}
+    shown = config.model_dump(mode="json") | {"run_id": config.run_id, "training_steps": config.training_steps}
     if config.task.num_training_images is not None:
-        shown["epochs"] = config.recipe.steps * config.recipe.batch_size / config.task.num_training_images
+        shown["epochs"] = config.training_steps * config.recipe.batch_size / config.task.num_training_images
     return shown
 
 

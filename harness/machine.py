@@ -20,6 +20,25 @@ def find_device(wanted: str) -> torch.device:
     return device
 
 
+def decide_precision(wanted: str, device: torch.device) -> str:
+    """What a recipe's precision means on a device, and TF32 switched on or off as it says.
+
+    Raises UserError for bf16 on a GPU that has none.
+    """
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "bf16" and device.type == "cuda" and not has_bf16:
+        raise UserError("this GPU has no bf16 arithmetic", "set recipe.precision=float32")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted == "tf32"
+    if wanted == "auto":
+        return "bf16" if has_bf16 else "float32"
+    return "float32" if wanted == "tf32" and device.type == "cpu" else wanted
+
+
+def name_of(device: torch.device) -> str:
+    """What a device is called: "NVIDIA H200", or "CPU"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def start(wanted: str, threads: int) -> torch.device:
     """`find_device`, and so many CPU threads from now on; 0 leaves torch's own number."""
     if threads:

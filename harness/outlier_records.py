@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from harness.comparability import Basis
 from harness.encoder_records import LEAST_IMAGES, LEAST_TOKENS, OUTLIER
 from harness.frozen import Fraction, Frozen, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from harness.spec import Protocol
 
 # DSR calls a token an outlier whose norm is above 100, whatever the median is.
 TAU = 100.0
@@ -77,6 +79,12 @@ class OutlierStatistics(Frozen):
         if self.images_above_3x is None:
             return None
         return self.share_above_3x >= LEAST_TOKENS and self.images_above_3x >= LEAST_IMAGES
+
+
+def probed(protocol: Protocol) -> Basis:
+    """What a value over all blocks and noise levels rests on: how many images were probed, and where."""
+    times = ", ".join(f"{time:g}" for time in protocol.noise_levels)
+    return Basis(settings=f"{protocol.outlier_images} images at t = {times}")
 
 
 def verdict_of(statistics: Sequence[OutlierStatistics]) -> Verdict:

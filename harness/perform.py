@@ -18,10 +18,9 @@ from harness.circumstances import circumstances_of
 from harness.codec import Codec
 from harness.comparability import UNGUIDED, conditions_of, guidance_used
 from harness.denoiser import Denoiser
-from harness.errors import UserError
 from harness.files import sha256_of, write_bytes, write_whole
 from harness.images import Pixels, grid
-from harness.machine import find_device
+from harness.machine import decide_precision, find_device, name_of
 from harness.metrics import cost, digits, outliers
 from harness.objective import is_adaptive
 from harness.open_codec import open_codec
@@ -58,7 +57,8 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     folder = Path(config.execution.data) if config.execution.data else None
     guide = build_guide(config)
     denoiser = build(config).to(machine.device)
-    findings = _Findings(cost.measurements(config, size_of(config)), latent_notes)
+    size = size_of(config)
+    findings = _Findings([*cost.measurements(config, size), *cost.decoding(config, codec)], latent_notes)
     if config.weights is None:
         images = data.load(config.task, folder, Path(config.execution.runs) / "images")
         findings.notes += images.notes
@@ -66,7 +66,7 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
         checkpoints = Checkpoints(space.checkpoints, _origin(machine.provenance))
         training = train(config, denoiser, source, checkpoints, machine.precision)
         findings.notes += checkpoints.notes
-        findings.measurements.append(cost.duration("train_seconds", training.seconds))
+        findings.measurements += _speed(config, size, training, machine)
     else:
         source = Source(data.load_few(config.task, folder, config.protocol.outlier_images), codec)
         training = _load(config, denoiser, findings)
@@ -82,9 +82,18 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
         _sample_and_judge(config, space, made_from, machine, findings)
     if findings.samples is not None:
         findings.statistics = outliers.probe(config, denoiser, source)
-        findings.measurements += outliers.summary(findings.statistics)
+        findings.measurements += outliers.summary(config.protocol, findings.statistics)
     findings.measurements.append(cost.peak_memory(machine.device))
     return _record(config, machine, training, findings, codec.weights_sha256)
+
+
+def _speed(config: RunConfig, size: cost.Size, training: Training, machine: Machine) -> list[Measurement]:
+    """How long the training took; how fast it was, where it came to its end."""
+    took = cost.duration("train_seconds", training.seconds)
+    if training.diverged_at_step is not None:
+        return [took]
+    speed = cost.throughput(config, training.seconds)
+    return [took, speed, *cost.utilisation(size, speed.value, name_of(machine.device))]
 
 
 @dataclass
@@ -150,8 +159,7 @@ def _ignore() -> None:
 
 def _find_machine(config: RunConfig) -> Machine:
     device = find_device(config.execution.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    precision = _decide_precision(config.recipe.precision, device)
+    precision = decide_precision(config.recipe.precision, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     return Machine(
@@ -159,7 +167,7 @@ def _find_machine(config: RunConfig) -> Machine:
         precision,
         provenance.collect(
             device=str(device),
-            device_name=name,
+            device_name=name_of(device),
             precision=precision,
             threads=config.execution.threads,
             sampling_batch=config.execution.sampling_batch,
@@ -172,16 +180,6 @@ def _origin(made_by: Provenance) -> str:
     torch_version = made_by.versions["torch"]
     arithmetic = f"{made_by.device} {made_by.precision} with {made_by.threads} threads"
     return f"code {made_by.code_sha256[:12]}, torch {torch_version}, {arithmetic}"
-
-
-def _decide_precision(wanted: str, device: torch.device) -> str:
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if wanted == "bf16" and device.type == "cuda" and not has_bf16:
-        raise UserError("this GPU has no bf16 arithmetic", "set recipe.precision=float32")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted == "tf32"
-    if wanted == "auto":
-        return "bf16" if has_bf16 else "float32"
-    return "float32" if wanted == "tf32" and device.type == "cpu" else wanted
 
 
 def _is_finite(denoiser: Denoiser, training: Training) -> bool:
@@ -225,7 +223,7 @@ def _picture(config: RunConfig, pixels: Pixels, path: Path) -> SampleGrid:
 
 def _ema_notes(config: RunConfig) -> list[str]:
     """An average that starts from the first weights, and is long for the training, makes noise."""
-    initial = config.recipe.ema_decay**config.recipe.steps
+    initial = config.recipe.ema_decay**config.training_steps
     if config.weights is not None or initial <= MOST_OF_THE_START:
         return []
     return [f"{initial:.0%} of the EMA is still the untrained network: lower recipe.ema_decay, or train longer"]

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from harness.circumstances import circumstances_of
 from harness.comparability import Basis, conditions_of
 from harness.digits_judge import EXTRACTOR, REFERENCE
+from harness.outlier_records import probed
 from harness.records import Measurement, Provenance, RunRecord
 from harness.spec import RunConfig
 
@@ -44,12 +45,16 @@ def _from_first(written: dict[str, Any]) -> dict[str, Any]:
         "schema_version": 2,
         "conditions": conditions_of(first.config).model_dump(mode="json"),
         "circumstances": circumstances_of(first.config, first.provenance, nfe, None).model_dump(mode="json"),
-        "measurements": [_with_basis(measurement).model_dump(mode="json") for measurement in first.measurements],
+        "measurements": [
+            _with_basis(first.config, measurement).model_dump(mode="json") for measurement in first.measurements
+        ],
     }
 
 
-def _with_basis(measurement: Measurement) -> Measurement:
+def _with_basis(config: RunConfig, measurement: Measurement) -> Measurement:
     """Version 1 knew one judge, and named its weights and its reference in the note."""
+    if measurement.name == "outlier_max_over_median":
+        return measurement.model_copy(update={"basis": probed(config.protocol)})
     if measurement.name not in _JUDGED_BY_DIGITS or EXTRACTOR.weights_sha256[:12] not in measurement.note:
         return measurement
     reference = REFERENCE if measurement.name == "fd_digits" else None

@@ -11,12 +11,13 @@ class DenoiserRegisters(Frozen):
     """Diffusion registers: learned tokens in the denoiser (DSR, arXiv 2605.05206, section 1.4 of its code).
 
     `count` tokens enter before block `start_block` (0 is the first) and leave after the last block.  They hold learned
-    vectors drawn with `init_std`, or the embedding of the image's class; to that a position is added.
+    vectors drawn with `init_std`, the embedding of the image's class, or zeros that nothing trains; to that a position
+    is added.
     """
 
     count: PositiveInt
     start_block: NonNegativeInt
-    content: Literal["learned", "class"] = "learned"
+    content: Literal["learned", "class", "zero"] = "learned"
     position: Literal["sin-cos", "learned", "none"] = "sin-cos"
     init_std: NonNegativeFloat = 1.0
 
@@ -42,6 +43,18 @@ class WiderMlp(Frozen):
     """MLPs `factor` times as wide: the operations of registers, without registers."""
 
     factor: Annotated[float, Field(ge=1)]
+
+
+class LongerTraining(Frozen):
+    """`factor` times as many training steps: the operations of registers, without registers."""
+
+    factor: Annotated[float, Field(ge=1)]
+
+
+class NormClamp(Frozen):
+    """Outside training, scale every patch down to `above` medians of its image, after each block; others stay."""
+
+    above: Annotated[float, Field(ge=1)] = 3.0
 
 
 class LossMask(Frozen):
@@ -113,5 +126,11 @@ class RegisterConfig(Frozen):
     guidance: RegisterGuidance | None = None
     attention: AttentionVariant | None = None
     wider_mlp: WiderMlp | None = None
+    longer_training: LongerTraining | None = None
     loss_mask: LossMask | None = None
+    clamp: NormClamp | None = None
     native_tokens: NonNegativeInt = 0
+
+    def training_steps(self, planned: int) -> int:
+        """How many steps are trained where the matched arm without registers trains the `planned` ones."""
+        return planned if self.longer_training is None else round(planned * self.longer_training.factor)

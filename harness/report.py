@@ -36,10 +36,10 @@ def _what(record: RunRecord) -> str:
     if denoiser is not None:
         registers += f", {denoiser.count} tokens from block {denoiser.start_block} of {config.network['depth']}"
     if record.status == "diverged":
-        where = f" at step {record.diverged_at_step} of {config.recipe.steps}" if record.diverged_at_step else ""
+        where = f" at step {record.diverged_at_step} of {config.training_steps}" if record.diverged_at_step else ""
         ending = f"DIVERGED{where}: that is its result"
     else:
-        ending = f"{config.recipe.steps} steps, then {config.protocol.num_images} images"
+        ending = f"{config.training_steps} steps, then {config.protocol.num_images} images"
     return f"{config.exact_name} on {config.task.name}, seed {config.seed}, {registers}\n{ending}, run {record.run_id}"
 
 

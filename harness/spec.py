@@ -335,6 +335,11 @@ class RunConfig(Frozen):
         return _digest({**identity, "seed": "any"})
 
     @property
+    def training_steps(self) -> int:
+        """How many steps are trained: the recipe's, or more where a longer training stands against registers."""
+        return self.registers.training_steps(self.recipe.steps)
+
+    @property
     def exact_name(self) -> str:
         """The backbone with its size: `sit-xl-2`."""
         return f"{self.backbone}-{self.size}"

@@ -76,7 +76,8 @@ class _Session:
         has_second = config.recipe.second_ema_decay is not None
         self.second_ema = [weight.clone() for weight in self.weights] if has_second else []
         self.optimizer = optimizer_of(config, denoiser)
-        self.losses = torch.full((config.recipe.steps,), torch.nan)
+        self.steps = config.training_steps
+        self.losses = torch.full((self.steps,), torch.nan)
         self.step, self.seconds = 0, 0.0
         state = checkpoints.load()
         if state is not None:
@@ -85,13 +86,13 @@ class _Session:
 
     def run(self, objective: Objective, source: Source, precision: str) -> None:
         """Train until the end or a divergence, saving whenever it is time to."""
-        recipe, started = self.config.recipe, time.monotonic() - self.seconds
+        started = time.monotonic() - self.seconds
         self.denoiser.train()
         recent: list[Tensor] = []
-        with Progress("training", recipe.steps, self.step) as progress:
-            while self.step < recipe.steps and self.diverged_at_step is None:
+        with Progress("training", self.steps, self.step) as progress:
+            while self.step < self.steps and self.diverged_at_step is None:
                 recent.append(self._advance(objective, source, precision))
-                last = self.step == recipe.steps
+                last = self.step == self.steps
                 if last or self.step % LOG_EVERY == 0:
                     self._settle(recent)
                     progress.advance(len(recent), f"loss {self.losses[self.step - 1]:.4f}")

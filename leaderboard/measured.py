@@ -112,7 +112,7 @@ class Run:
     def epochs(self) -> float | None:
         """Passes over the training images; None where their number is not known."""
         images, recipe = self.config.task.num_training_images, self.config.recipe
-        return recipe.steps * recipe.batch_size / images if images else None
+        return self.config.training_steps * recipe.batch_size / images if images else None
 
     def stage(self, name: str) -> Any:
         """The registers of one stage, "encoder" or "denoiser"; None for none."""

@@ -32,7 +32,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every family, those of `--backbones` included, with every preset that leaves something here."""
     if "pair" not in metafunc.fixturenames:
         return
-    presets = [name for name, preset in dsr.PRESETS.items() if preset.stages != ("encoder",)]
+    presets = [name for name, p in dsr.PRESETS.items() if p.stages != ("encoder",) and not p.needs_encoder]
     pairs = [(family, preset) for family in registry.families() for preset in presets]
     metafunc.parametrize("pair", pairs, ids=["-".join(pair) for pair in pairs])
 

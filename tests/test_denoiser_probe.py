@@ -275,7 +275,7 @@ def test_records_from_before_are_still_read() -> None:
     read = OutlierStatistics.model_validate(before)
     assert (read.tau, read.images, read.has_outliers) == (None, None, None)
     assert verdict_of([read]) == verdict_of([]) == "not measured"
-    assert outliers.summary([read])[0].value == 4.0
+    assert outliers.summary(Protocol(), [read])[0].value == 4.0
 
 
 def test_records_hold_no_more_digits_than_are_known_and_no_lists(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from harness.metrics import digits as digits_metric
 from harness.metrics.frechet import Moments, frechet_distance, moments
 from harness.outlier_records import OutlierStatistics, verdict_of
 from harness.run import run
+from harness.spec import Protocol
 from tests.builders import quick_config, sampled
 
 
@@ -177,7 +178,7 @@ def test_norms_that_are_no_numbers_have_no_statistics() -> None:
     assert place.statistics(0, 0.5) is not None
     assert place.add(torch.full((2, 3, 4), torch.inf), torch.empty(2, 0, 4)) is None
     assert place.statistics(0, 0.5) is None
-    assert outliers.summary([]) == []
+    assert outliers.summary(Protocol(), []) == []
 
 
 def test_registers_are_kept_apart() -> None:

@@ -29,11 +29,11 @@ from harness.metrics.token_norms import (
     relative_norms,
 )
 from harness.objective import objective_of
-from harness.outlier_records import TAU, TOP_SHARE, OutlierStatistics, worst_of
+from harness.outlier_records import TAU, TOP_SHARE, OutlierStatistics, probed, worst_of
 from harness.randomness import Stream, generator
 from harness.records import Measurement
 from harness.source import Indices, Source
-from harness.spec import RunConfig
+from harness.spec import Protocol, RunConfig
 
 AT_ONCE = 64
 FAR_OUT = 10.0
@@ -63,7 +63,7 @@ def probe(config: RunConfig, denoiser: Denoiser, source: Source) -> list[Outlier
     ]
 
 
-def summary(statistics: list[OutlierStatistics]) -> list[Measurement]:
+def summary(protocol: Protocol, statistics: list[OutlierStatistics]) -> list[Measurement]:
     """The worst block at the worst noise level, or nothing where there are no statistics."""
     worst = worst_of(statistics)
     if worst is None:
@@ -76,6 +76,7 @@ def summary(statistics: list[OutlierStatistics]) -> list[Measurement]:
             unit="patch median norm",
             better="neither",
             note=note,
+            basis=probed(protocol),
         )
     ]
 

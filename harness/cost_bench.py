@@ -1,0 +1,173 @@
+"""What a configuration costs on this machine: forward passes and training steps timed, images per second, memory."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.bench import Place, forward_pass, repeated, training_step
+from harness.build import build, guide_config, size_of
+from harness.machine import decide_precision, find_device, name_of
+from harness.metrics import cost as counted
+from harness.report import columns
+from harness.spec import RunConfig
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one action: the median of its repeats, and their first and third quartile."""
+
+    median: float
+    first_quartile: float
+    third_quartile: float
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> "Timing":
+        """Of all repeats."""
+        first, median, third = np.quantile(seconds, [0.25, 0.5, 0.75])
+        return cls(float(median), float(first), float(third))
+
+    def __str__(self) -> str:
+        return f"{self.median:.4g} s ({self.first_quartile:.4g} to {self.third_quartile:.4g})"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """All forward passes of an image, guidance and its guide included; neither solver's arithmetic nor a decoder.
+
+    `seconds_per_image` is at batch 1, `images_per_second` at the throughput batch: medians of passes, added up.
+    """
+
+    nfe: int
+    gflops_per_image: float
+    seconds_per_image: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations, time and memory of one configuration; None where something is not known here.
+
+    `latency` is a forward pass at batch 1, `forward` one at `batch`; `sampling` is None where an adaptive solver
+    decides how many there are.  `mfu` is that of training.  Memory, in MiB, is the most that was allocated on a GPU;
+    a CPU's process has no such number for one configuration.
+    """
+
+    backbone: str
+    registers: str
+    device: str
+    precision: str
+    batch: int
+    repeats: int
+    gflops: float
+    latency: Timing
+    forward: Timing
+    sampling: Sampling | None
+    training_step: Timing
+    trained_per_second: float
+    mfu: float | None
+    sampling_memory: float | None
+    training_memory: float | None
+
+    def shown(self) -> dict[str, Any]:
+        """For machines."""
+        return asdict(self)
+
+    def report(self) -> str:
+        """For a person: what was counted, then what was timed."""
+        rows = [
+            ["GFLOP per forward pass", f"{self.gflops:.4g}"],
+            ["forward pass, batch 1", str(self.latency)],
+            [f"forward pass, batch {self.batch}", str(self.forward)],
+            *self._sampling_rows(),
+            [f"training step, batch {self.batch}", str(self.training_step)],
+            ["images trained per second", f"{self.trained_per_second:.4g}"],
+        ]
+        measured = {
+            "MFU of training": self.mfu,
+            "peak memory, sampling (MiB)": self.sampling_memory,
+            "peak memory, training (MiB)": self.training_memory,
+        }
+        rows += [[name, f"{value:.4g}"] for name, value in measured.items() if value is not None]
+        head = f"{self.backbone}, registers {self.registers}: {self.device}, {self.precision}"
+        return f"{head}\n{columns(rows)}\nmedian (first to third quartile) of {self.repeats}, after a warm-up"
+
+    def _sampling_rows(self) -> list[list[str]]:
+        if self.sampling is None:
+            return [["forward passes per image", "as many as the adaptive solver takes"]]
+        return [
+            ["forward passes per image", str(self.sampling.nfe)],
+            ["GFLOP per image", f"{self.sampling.gflops_per_image:.4g}"],
+            ["seconds per image, batch 1", f"{self.sampling.seconds_per_image:.4g}"],
+            [f"images sampled per second, batch {self.batch}", f"{self.sampling.images_per_second:.4g}"],
+        ]
+
+
+def cost(config: RunConfig, batch: int, repeats: int) -> Cost:
+    """Count a configuration's operations, and time it: random weights and data, which do not change the time.
+
+    bf16 on a GPU and float32 on a CPU, where the recipe leaves that open.  Run it on an idle machine.
+    """
+    torch.set_num_threads(config.execution.threads)
+    place = _place(config)
+    size, passes = size_of(config), counted.passes(config)
+    one, many = (_forward(config, passes, images, place, repeats) for images in (1, batch))
+    sampling_memory = _peak_memory(place.device)
+    step = Timing.of(repeated(training_step(config, batch, place), repeats, f"{config.exact_name} training"))
+    trained_per_second = batch / step.median
+    name = name_of(place.device)
+    used = counted.utilisation(size, trained_per_second, name)
+    return Cost(
+        backbone=config.exact_name,
+        registers=config.registers.preset,
+        device=name,
+        precision=place.precision,
+        batch=batch,
+        repeats=repeats,
+        gflops=size.flops / 1e9,
+        latency=one["conditional"],
+        forward=many["conditional"],
+        sampling=None if passes is None else _sampling(passes, size, (one, many), batch),
+        training_step=step,
+        trained_per_second=trained_per_second,
+        mfu=used[0].value if used else None,
+        sampling_memory=sampling_memory,
+        training_memory=_peak_memory(place.device),
+    )
+
+
+def _place(config: RunConfig) -> Place:
+    device = find_device(config.execution.device)
+    return Place(device, decide_precision(config.recipe.precision, device))
+
+
+def _forward(
+    config: RunConfig, passes: counted.Passes | None, batch: int, place: Place, repeats: int
+) -> dict[str, Timing]:
+    """Each kind of forward pass that sampling makes, by the name that Passes has for it."""
+    denoiser, guide = build(config), guide_config(config)
+    actions = {"conditional": forward_pass(config, denoiser, batch, place)}
+    if passes is not None and passes.against:
+        actions["against"] = forward_pass(guide or config, build(guide) if guide else denoiser, batch, place)
+    if passes is not None and passes.without_registers:
+        actions["without_registers"] = forward_pass(config, denoiser, batch, place, with_registers=False)
+    title = f"{config.exact_name} forward, batch {batch}"
+    return {kind: Timing.of(repeated(action, repeats, title)) for kind, action in actions.items()}
+
+
+def _sampling(
+    passes: counted.Passes, size: counted.Size, timed: tuple[dict[str, Timing], dict[str, Timing]], batch: int
+) -> Sampling:
+    times = asdict(passes)
+    one, many = (sum(times[kind] * timing.median for kind, timing in kinds.items()) for kinds in timed)
+    return Sampling(passes.total, passes.flops(size) / 1e9, seconds_per_image=one, images_per_second=batch / many)
+
+
+def _peak_memory(device: torch.device) -> float | None:
+    """Since the last time that this was asked."""
+    if device.type != "cuda":
+        return None
+    most = counted.peak_memory(device).value
+    torch.cuda.reset_peak_memory_stats(device)
+    return most
