@@ -20,6 +20,11 @@ def positive(text: str) -> int:
     return number
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names between commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def add_changes(parser: argparse.ArgumentParser, example: str) -> None:
     """`--set`, which changes any field of a configuration."""
     parser.add_argument(
@@ -41,6 +46,17 @@ def add_encoder(parser: argparse.ArgumentParser, *, required: bool) -> None:
         help="an encoder of `list encoders`, a folder with a config.json, or timm/NAME",
     )
     parser.add_argument("--encoder-weights", metavar="PATH", help="its weights, instead of the published ones")
+
+
+def add_extractor_weights(parser: argparse.ArgumentParser) -> None:
+    """Where the weights of feature extractors are."""
+    parser.add_argument(
+        "--extractor-weights",
+        action="append",
+        default=[],
+        metavar="[EXTRACTOR=]PATH",
+        help="the extractor's weights, instead of the published ones",
+    )
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

@@ -1,11 +1,12 @@
-"""What there is to choose from: backbones, register presets, tasks, encoders (no torch)."""
+"""What there is to choose from: backbones, register presets, tasks, encoders, extractors (no torch)."""
 
 from typing import Any
 
 import dsr
 from dsr import neurons
-from harness import registry, tasks
+from harness import extractors, registry, tasks
 from harness.encoders import ENCODERS
+from harness.metric_definitions import definitions_of
 
 
 def list_backbones() -> list[dict[str, Any]]:
@@ -40,6 +41,14 @@ def list_tasks() -> list[dict[str, Any]]:
 def list_neurons() -> list[dict[str, Any]]:
     """Every list of register neurons that comes with the project."""
     return [found.model_dump(mode="json") | {"count": found.count} for found in neurons.shipped()]
+
+
+def list_extractors() -> list[dict[str, Any]]:
+    """Every named feature extractor, with what is measured in its features."""
+    return [
+        {"name": name, "title": extractors.find(name).title, "metrics": [each.name for each in definitions_of(name)]}
+        for name in extractors.names()
+    ]
 
 
 def list_encoders() -> list[dict[str, Any]]:

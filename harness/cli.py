@@ -7,8 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, bench_cli, encoder_cli
-from harness.arguments import add_changes, add_encoder, add_machine, print_json, whole
+from harness import __version__, bench_cli, encoder_cli, evaluation_cli
+from harness.arguments import (
+    add_changes,
+    add_encoder,
+    add_extractor_weights,
+    add_machine,
+    names,
+    print_json,
+    whole,
+)
 from harness.errors import UserError, unknown_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -52,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_board(verbs)
     bench_cli.add(verbs)
     encoder_cli.add(verbs)
+    evaluation_cli.add_verbs(verbs)
     return parser
 
 
@@ -77,6 +86,17 @@ def _add_run(verbs: Any) -> None:
     )
     run.add_argument("--decoder", metavar="FILE", help="RAE: the decoder of the encoder's latents")
     run.add_argument("--statistics", metavar="FILE", help="RAE: the latents' statistics, as `stage1` writes them")
+    run.add_argument(
+        "--references",
+        type=names,
+        default=(),
+        metavar="LIST",
+        help="judge the samples against these too: A,B (`refs list`)",
+    )
+    run.add_argument(
+        "--references-dir", default="references", metavar="DIR", help="where they are (default: references)"
+    )
+    add_extractor_weights(run)
     run.add_argument("--again", action="store_true", help="run even if there is a result: adds a further record")
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration as JSON, and stop")
     add_machine(run)
@@ -87,10 +107,12 @@ def _add_run(verbs: Any) -> None:
 
 
 def _add_list(verbs: Any) -> None:
-    names = verbs.add_parser("list", help="what there is: backbones, registers, tasks, encoders")
-    names.add_argument("what", nargs="?", metavar="KIND", help="backbones, registers, tasks or encoders (default: all)")
-    names.add_argument("--json", action="store_true", help="for machines")
-    names.set_defaults(verb=_list)
+    kinds = verbs.add_parser("list", help="what there is: backbones, registers, tasks, encoders, extractors")
+    kinds.add_argument(
+        "what", nargs="?", metavar="KIND", help="backbones, registers, tasks, encoders or extractors (default: all)"
+    )
+    kinds.add_argument("--json", action="store_true", help="for machines")
+    kinds.set_defaults(verb=_list)
 
 
 def _add_describe(verbs: Any) -> None:
@@ -226,6 +248,7 @@ def _list(options: argparse.Namespace) -> None:
         "registers": catalog.list_registers,
         "tasks": catalog.list_tasks,
         "encoders": catalog.list_encoders,
+        "extractors": catalog.list_extractors,
     }
     if options.what and options.what not in lists:
         raise unknown_name("list", options.what, lists)

@@ -1,6 +1,6 @@
 """Which feature extractors there are, as facts: what turns images into the numbers that metrics compare (no torch)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from harness.errors import unknown_name
@@ -132,3 +132,13 @@ def find(name: str) -> ExtractorDefinition:
     if name not in EXTRACTORS:
         raise unknown_name("extractor", name, [*EXTRACTORS, f"{TIMM}NAME"])
     return EXTRACTORS[name]
+
+
+def weights_by_extractor(words: Iterable[str]) -> dict[str, str]:
+    """Places of weights, from "EXTRACTOR=PATH", or a path alone for the only extractor, whose name is then ""."""
+    given = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        is_named = bool(equals) and (name in EXTRACTORS or name.startswith(TIMM))
+        given.update({name: path} if is_named else {"": word})
+    return given

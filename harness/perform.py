@@ -18,10 +18,13 @@ from harness.circumstances import circumstances_of
 from harness.codec import Codec
 from harness.comparability import UNGUIDED, conditions_of, guidance_used
 from harness.denoiser import Denoiser
+from harness.digits_judge import REFERENCE as DIGITS
+from harness.evaluating import Scores, Setting, score_run
+from harness.extractors import weights_by_extractor
 from harness.files import sha256_of, write_bytes, write_whole
 from harness.images import Pixels, grid
 from harness.machine import decide_precision, find_device, name_of
-from harness.metrics import cost, digits, outliers
+from harness.metrics import cost, outliers
 from harness.objective import is_adaptive
 from harness.open_codec import open_codec
 from harness.outlier_records import OutlierStatistics
@@ -127,9 +130,10 @@ def _sample_and_judge(
         findings.notes.append("the training ended well, and sampling gave values that are no numbers")
         return
     labels = label_of(config, np.arange(len(pixels)))
-    judged = _judge(config, pixels, labels)
-    findings.notes += [*_ema_notes(config), *_sampling_notes(config, machine)]
     _keep_samples(pixels, labels, space.samples)
+    scores = _judge(config, space.samples, space, machine)
+    findings.notes += [*_ema_notes(config), *_sampling_notes(config, machine), *scores.notes]
+    judged = scores.measurements
     findings.samples = _picture(config, pixels, space.picture)
     if guidance_used(config.protocol.guidance) != UNGUIDED:
         plain = _without_guidance(config)
@@ -137,15 +141,23 @@ def _sample_and_judge(
         if unguided is None:
             findings.notes.append("sampling without guidance gave values that are no numbers")
         else:
-            judged += _judge(plain, unguided, labels)
             _keep_samples(unguided, labels, space.unguided_samples)
+            judged = [*judged, *_judge(plain, space.unguided_samples, space, machine).measurements]
     findings.measurements[:0] = judged
 
 
-def _judge(config: RunConfig, pixels: Pixels, labels: data.Labels) -> list[Measurement]:
-    if config.task.metric != "fd_digits":
-        return []
-    return digits.measure(pixels, labels, guidance_used(config.protocol.guidance))
+def _judge(config: RunConfig, samples: Path, space: Workspace, machine: Machine) -> Scores:
+    """What samples score against the references of the task, and those that were asked for."""
+    execution = config.execution
+    names = [*([DIGITS.name] if config.task.metric == "fd_digits" else []), *execution.references]
+    if not names:
+        return Scores([], ["not judged: name references (--references, or later `eval --run`)"])
+    setting = Setting(
+        references=Path(execution.references_dir),
+        device=machine.device,
+        weights=weights_by_extractor(execution.extractor_weights),
+    )
+    return score_run(samples, names, guidance_used(config.protocol.guidance), setting, space.features)
 
 
 def _without_guidance(config: RunConfig) -> RunConfig:

@@ -8,7 +8,7 @@ from harness.intervals import Interval, of_one_pair, over_seeds
 from harness.records import Measurement, RunRecord
 from harness.run import Outcome
 
-COMPARED = {"fd_digits", "digits_accuracy", "gflops", "parameters", "outlier_max_over_median"}
+COMPARED = {"gflops", "gflops_per_image", "parameters"}
 
 
 def report(outcome: Outcome) -> str:
@@ -51,7 +51,7 @@ def _table(record: RunRecord, none: RunRecord | None) -> list[str]:
 
 
 def _difference(record: RunRecord, measurement: Measurement, none: RunRecord | None) -> str:
-    gap = _gap(record, measurement, none) if measurement.name in COMPARED else None
+    gap = _gap(record, measurement, none) if _is_compared(measurement) else None
     if gap is None:
         return ""
     return f"{'+' if gap >= 0 else '-'}{_number(abs(gap))}"
@@ -59,8 +59,7 @@ def _difference(record: RunRecord, measurement: Measurement, none: RunRecord | N
 
 def _unit(measurement: Measurement) -> str:
     better = {"lower": ", lower is better", "higher": ", higher is better", "neither": ""}
-    judged = measurement.name in ("fd_digits", "digits_accuracy")
-    return measurement.unit + (better[measurement.better] if judged else "")
+    return measurement.unit + (better[measurement.better] if _is_judged(measurement) else "")
 
 
 def _number(value: float) -> str:
@@ -111,6 +110,10 @@ def _sure(measurement: Measurement, interval: Interval) -> str:
 
 def _is_judged(measurement: Measurement) -> bool:
     return measurement.basis is not None
+
+
+def _is_compared(measurement: Measurement) -> bool:
+    return _is_judged(measurement) or measurement.name in COMPARED
 
 
 def _is_distance(measurement: Measurement) -> bool:

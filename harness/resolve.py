@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import dsr
-from harness import registry, tasks
+from harness import references, registry, tasks
 from harness.backbone import Backbone, Network
 from harness.changes import Changes
+from harness.digits_judge import REFERENCE as DIGITS
 from harness.errors import UserError, unknown_name
 from harness.registers import RegisterConfig
 from harness.resolve_latents import resolve_latents, with_registered_weights
@@ -55,6 +56,7 @@ def resolve(request: Request, *, needs_data: bool = True) -> RunConfig:
     config, network = _resolve(request, official_input=False)
     _check_task(config, network)
     _check_labels(config, network)
+    _check_references(config.execution)
     if needs_data and not config.task.data_fingerprint:
         raise UserError(
             f"the task {config.task.name} needs images",
@@ -280,6 +282,12 @@ def _check_ends(sampler: SdeSampler, *, is_direct: bool) -> None:
             "the score has no value at its end",
             f"set sampler.last_step_size above 0 and up to {LONGEST_LAST_STEP}, with sampler.last_step=mean",
         )
+
+
+def _check_references(execution: Execution) -> None:
+    for name in execution.references:
+        if name != DIGITS.name:
+            references.find(Path(execution.references_dir), name)
 
 
 def _check_labels(config: RunConfig, network: Network) -> None:

@@ -298,6 +298,9 @@ class Execution(Frozen):
     registered_weights: str | None = None
     decoder: str | None = None
     statistics: str | None = None
+    references: tuple[str, ...] = ()
+    references_dir: str = "references"
+    extractor_weights: tuple[str, ...] = ()
     results: str = "results"
     runs: str = "runs"
 

@@ -46,6 +46,11 @@ class Workspace:
         return self.folder / "samples-unguided.npz"
 
     @property
+    def features(self) -> Path:
+        """What extractors saw in the samples, so that an interrupted judging goes on."""
+        return self.folder / "features"
+
+    @property
     def picture(self) -> Path:
         return self.folder / "samples.png"
 

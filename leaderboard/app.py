@@ -59,6 +59,7 @@ def main(results: Path) -> None:
     _show_not_compared(database, key)
     _show_run(database, runs, results)
     _show_evaluations(queries.evaluations(database))
+    _show_published(queries.published(database))
     _show_problems(queries.problems(database))
 
 
@@ -130,6 +131,12 @@ def _show_evaluations(evaluations: pd.DataFrame) -> None:
         st.subheader("Images from elsewhere")
         st.dataframe(evaluations, hide_index=True, column_config=_rounded("value", "standard_error"))
         st.caption("Scored here by `python -m harness eval`; conditions as declared. Never ranked with runs.")
+
+
+def _show_published(published: pd.DataFrame) -> None:
+    if not published.empty:
+        with st.expander(f"Published: {len(published)} quoted figures, never ranked with what was measured here"):
+            st.dataframe(published, hide_index=True)
 
 
 def _rounded(*columns: str) -> dict[str, Any]:

@@ -144,6 +144,17 @@ def evaluations(database: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     ).df()
 
 
+def published(database: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Every quoted figure with its source: shown, never ranked with what was measured."""
+    return database.execute(
+        """
+        SELECT title AS publication, model, arm AS registers, metric, value, unit, epochs, guidance, reference,
+               confirmed, places, "read", note
+        FROM published ORDER BY title, model, metric, arm
+        """
+    ).df()
+
+
 def measurements(database: duckdb.DuckDBPyConnection, record_id: str) -> pd.DataFrame:
     """Everything that one record measured."""
     return database.execute(

@@ -29,7 +29,7 @@ from harness.outlier_records import OutlierStatistics, verdict_of, worst_of
 from harness.randomness import Stream, generator
 from harness.run import run
 from harness.source import Source
-from harness.spec import RunConfig
+from harness.spec import Protocol, RunConfig
 from tests.builders import Said, harness, image_folder, quick_changes, quick_config
 
 PLACE, SIZE = 5, 40.0

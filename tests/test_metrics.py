@@ -7,68 +7,45 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.data import digits
+from harness.comparability import UNGUIDED
+from harness.data import Labels, digits
+from harness.evaluating import Setting, score_run
+from harness.images import Pixels
+from harness.metric_definitions import definitions_of
 from harness.metrics import cost, outliers
-from harness.metrics import digits as digits_metric
-from harness.metrics.frechet import Moments, frechet_distance, moments
 from harness.outlier_records import OutlierStatistics, verdict_of
+from harness.records import Measurement
 from harness.run import run
 from harness.spec import Protocol
 from tests.builders import quick_config, sampled
 
 
-def test_the_distance_of_a_set_to_itself_is_zero() -> None:
-    features = np.random.default_rng(0).normal(size=(500, 20))
-    assert frechet_distance(moments(features), moments(features)) == pytest.approx(0, abs=1e-9)
+def _judged(pixels: Pixels, labels: Labels, place: Path) -> dict[str, Measurement]:
+    """What images of digits score, by name."""
+    place.mkdir()
+    np.savez(place / "images.npz", arr_0=pixels.transpose(0, 2, 3, 1), labels=labels)
+    scores = score_run(place / "images.npz", ("digits",), UNGUIDED, Setting(), place / "features")
+    return {measurement.name: measurement for measurement in scores.measurements}
 
 
-def test_gaussians_with_diagonal_covariance_have_a_closed_form() -> None:
-    a = Moments(9, np.array([0.0, 1.0]), np.diag([4.0, 9.0]))
-    b = Moments(9, np.array([3.0, 1.0]), np.diag([1.0, 16.0]))
-    assert frechet_distance(a, b) == pytest.approx(9 + (2 - 1) ** 2 + (3 - 4) ** 2)
-
-
-def test_singular_covariances_are_no_trouble() -> None:
-    a = Moments(9, np.zeros(3), np.diag([1.0, 0.0, 0.0]))
-    b = Moments(9, np.zeros(3), np.diag([0.0, 1.0, 0.0]))
-    assert frechet_distance(a, b) == pytest.approx(2.0)
-
-
-def test_it_agrees_with_the_matrix_square_root() -> None:
-    from scipy.linalg import sqrtm
-
-    random = np.random.default_rng(1)
-    a, b = (moments(random.normal(size=(200, 12)) @ random.normal(size=(12, 12))) for _ in range(2))
-    cross = np.trace(sqrtm(a.covariance @ b.covariance).real)
-    expected = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-8)
-
-
-def test_real_digits_are_near_themselves_and_noise_is_far() -> None:
+def test_real_digits_are_near_themselves_and_noise_is_far(tmp_path: Path) -> None:
     images = digits()
     everything = images.pixels(np.arange(len(images)))
-    distance, accuracy = digits_metric.measure(everything, images.labels)
-    assert distance.value == pytest.approx(0, abs=1e-6)
-    assert accuracy.value > 0.97
-    half, _ = digits_metric.measure(everything[::2], images.labels[::2])
+    found = _judged(everything, images.labels, tmp_path / "all")
+    assert found["fd_digits"].value == 0
+    assert found["digits_accuracy"].value > 0.97
+    assert (found["precision_digits"].value, found["recall_digits"].value) == (1, 1)
+    half = _judged(everything[::2], images.labels[::2], tmp_path / "half")
     noise = np.random.default_rng(0).integers(0, 256, everything.shape, dtype=np.uint8)
-    far, guessing = digits_metric.measure(noise, images.labels)
-    assert half.value < 2
-    assert far.value > 50
-    assert guessing.value < 0.3
+    far = _judged(noise, images.labels, tmp_path / "noise")
+    assert half["fd_digits"].value < 2
+    assert far["fd_digits"].value > 50
+    assert far["digits_accuracy"].value < 0.3
+    assert far["precision_digits"].value < 0.3
 
 
 def test_the_metric_never_calls_itself_fid() -> None:
-    images = digits()
-    found = digits_metric.measure(images.pixels(np.arange(100)), images.labels[:100])
-    assert all("fid" not in m.name.lower() and "not an FID" in m.note for m in found)
-
-
-def test_features_do_not_depend_on_how_many_images_there_are() -> None:
-    pixels = digits().pixels(np.arange(600))
-    features, _ = digits_metric._look(pixels)
-    few, _ = digits_metric._look(pixels[:7])
-    np.testing.assert_array_equal(features[:7], few)
+    assert all("fid" not in each.name for each in definitions_of("digits"))
 
 
 @pytest.mark.parametrize(

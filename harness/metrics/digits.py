@@ -1,6 +1,7 @@
-"""How close generated digits come to the real ones, in the eyes of a small classifier that the project trained.
+"""The small classifier that judges digits.
 
-The metric is called FD-digits.  It is no FID: other features, other images, not comparable with any published number.
+FD-digits is the Fréchet distance of its features.  It is no FID: other features, other images, not comparable with any
+published number.
 """
 
 # N batch, F features
@@ -9,20 +10,12 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.comparability import Basis, GuidanceUsed
-from harness.data import Labels, digits
-from harness.digits_judge import EXTRACTOR, REFERENCE, WEIGHTS_SHA256
+from harness.digits_judge import WEIGHTS_SHA256
 from harness.errors import UserError
-from harness.images import Pixels, to_unit
-from harness.metrics.frechet import Moments, frechet_distance, moments
-from harness.records import Measurement
 
 WEIGHTS = Path(__file__).with_name("digits_extractor.safetensors")
 FEATURES = 64
@@ -50,32 +43,6 @@ class DigitsExtractor(nn.Module):
         return logits
 
 
-def measure(pixels: Pixels, labels: Labels, guidance: GuidanceUsed) -> list[Measurement]:
-    """FD-digits against all 1,797 real digits, and the share of images seen as the digit that was asked for."""
-    features, seen = _look(pixels)
-    note = f"all 1,797 digits as reference; features of {WEIGHTS.name} {WEIGHTS_SHA256[:12]}; not an FID"
-    return [
-        Measurement(
-            name="fd_digits",
-            value=frechet_distance(moments(features), _reference()),
-            unit="squared feature distance",
-            better="lower",
-            num_images=len(pixels),
-            note=note,
-            basis=Basis(extractor=EXTRACTOR, reference=REFERENCE, guidance=guidance),
-        ),
-        Measurement(
-            name="digits_accuracy",
-            value=float((seen == labels).mean()),
-            unit="share of images",
-            better="higher",
-            num_images=len(pixels),
-            note=note,
-            basis=Basis(extractor=EXTRACTOR, guidance=guidance),
-        ),
-    ]
-
-
 @lru_cache(maxsize=1)
 def extractor() -> DigitsExtractor:
     """The shipped classifier; raises UserError where its file is missing or is not the one this code was made for."""
@@ -84,23 +51,3 @@ def extractor() -> DigitsExtractor:
     network = DigitsExtractor()
     network.load_state_dict(load_file(WEIGHTS))
     return network.eval()
-
-
-@lru_cache(maxsize=1)
-def _reference() -> Moments:
-    images = digits()
-    return moments(_look(images.pixels(np.arange(len(images))))[0])
-
-
-def _look(pixels: Pixels) -> tuple[npt.NDArray[np.float32], Labels]:
-    """Features (N, F) and classes (N,), in batches of one shape so that no image depends on how many there are."""
-    features, classes = [], []
-    for start in range(0, len(pixels), BATCH):
-        rows = np.arange(start, start + BATCH).clip(max=len(pixels) - 1)
-        with torch.no_grad():
-            batch_NF = extractor().features(torch.from_numpy(to_unit(pixels[rows])))
-            scores = extractor().classes(batch_NF)
-        kept = len(pixels) - start
-        features.append(batch_NF[:kept].numpy())
-        classes.append(scores[:kept].argmax(1).numpy())
-    return np.concatenate(features), np.concatenate(classes)

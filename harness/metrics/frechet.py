@@ -12,9 +12,7 @@ import torch
 from scipy.linalg import lapack
 from threadpoolctl import ThreadpoolController
 
-from harness.metrics.moments import Matrix, MomentAccumulator, Moments, merged, moments
-
-__all__ = ["Frechet", "FrechetReference", "Jackknife", "Moments", "frechet", "frechet_distance", "jackknife", "moments"]
+from harness.metrics.moments import Matrix, MomentAccumulator, Moments, merged
 
 MOST_THREADS = 8
 

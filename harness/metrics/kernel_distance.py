@@ -90,8 +90,8 @@ def _squared_mmd(x_mF: Matrix, y_mF: Matrix) -> float:
 
 
 def _cubic(x_mF: Matrix, y_mF: Matrix) -> Matrix:
-    kernel_mm: Matrix = (x_mF @ y_mF.T / x_mF.shape[1] + 1) ** 3
-    return kernel_mm
+    base_mm: Matrix = x_mF @ y_mF.T / x_mF.shape[1] + 1
+    return base_mm * base_mm * base_mm  # a power is ten times slower
 
 
 def _mean_kernel(one_NF: Features, other_MF: Features) -> float:

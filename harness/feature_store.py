@@ -1,0 +1,100 @@
+"""Features of many images, kept piece by piece on disk: what was extracted once is never extracted again."""
+
+# N images, n images of a piece, F features of any kind
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from harness.array_files import write_arrays
+from harness.errors import UserError
+from harness.extractor import Extractor, Features, Matrix32
+from harness.files import read_array, sweep_parts, write_whole
+from harness.image_sets import Digests, image_digests
+from harness.progress import Progress
+from harness.stored_images import StoredImages, chunks
+
+Kind = Literal["pooled", "spatial", "probabilities"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """The features of N images, in their order.  No method holds more than one piece in memory."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    num_images: int
+
+    def has(self, kind: Kind) -> bool:
+        """Whether the extractor gave features of this kind."""
+        return kind in _read(self.files[0])
+
+    def width(self, kind: Kind) -> int:
+        """F."""
+        return int(_read(self.files[0], kind)[kind].shape[1])
+
+    def pieces(self, kind: Kind) -> Iterator[Matrix32]:
+        """The features of consecutive images, (n, F) each."""
+        for file in self.files:
+            yield _read(file, kind)[kind]
+
+    def whole(self, kind: Kind) -> Matrix32:
+        """All of one kind, (N, F), mapped from a file that is written when it is first asked for."""
+        names = "\n".join(file.name for file in self.files)
+        path = self.folder / f"{kind}-{hashlib.sha256(names.encode()).hexdigest()[:24]}.npy"
+        if not path.exists():
+            write_whole(path, lambda part: self._write_whole(kind, part))
+        return read_array(path, mapped=True)
+
+    def _write_whole(self, kind: Kind, part: Path) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self.num_images, self.width(kind))}
+        with part.open("wb") as out:
+            np.lib.format.write_array_header_1_0(out, header)
+            for piece_nF in self.pieces(kind):
+                out.write(piece_nF.astype("<f4").tobytes())
+
+
+def extract_all(stored: StoredImages, digests_ND: Digests, extractor: Extractor, folder: Path) -> StoredFeatures:
+    """Extract the features of all images into `folder`; an interrupted extraction goes on with the next piece.
+
+    A piece is named after its images, so that no other images' features are ever taken for theirs.  Only one process
+    may fill a folder.  Raises UserError where an image is no longer what it was when the digests were taken.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep_parts(folder)
+    files = []
+    with Progress(f"features of {extractor.identity.name}", stored.num_images) as progress:
+        for start, stop in chunks(stored.num_images):
+            digests = digests_ND[start:stop]
+            file = folder / f"{hashlib.sha256(digests.tobytes()).hexdigest()[:24]}.npz"
+            if not file.exists():
+                pixels = stored.read(start, stop)
+                if not np.array_equal(image_digests(pixels), digests):
+                    raise UserError(
+                        f"images of {stored.place} changed while they were evaluated",
+                        "run it again when they are still",
+                    )
+                _keep(extractor.extract(pixels), file)
+            files.append(file)
+            progress.advance(stop - start)
+    return StoredFeatures(folder, tuple(files), stored.num_images)
+
+
+def _keep(features: Features, file: Path) -> None:
+    held: dict[str, Matrix32] = {kind: getattr(features, kind) for kind in KINDS if getattr(features, kind) is not None}
+    write_arrays(file, held)
+
+
+def _read(file: Path, *kinds: Kind) -> dict[str, Matrix32]:
+    """What a piece holds of these kinds; without any, what kinds it holds."""
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            return {kind: held[kind] if kinds else np.empty(0, np.float32) for kind in kinds or held.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged: {error}", "delete it: the same command makes it again") from error

@@ -1,0 +1,194 @@
+"""A reference says what it is, stays what it is, and is never used for features of another kind."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import references
+from harness.comparability import UNKNOWN
+from harness.errors import UserError
+from harness.image_sets import image_digests, set_digest
+from harness.metrics.moments import moments
+from harness.reference_building import Wanted, build
+from harness.reference_import import Published, import_statistics
+from harness.stored_images import CHUNK
+from tests.builders import image_folder
+from tests.test_image_sets import random_images, write_folder, write_npz
+from tests.tiny_extractor import KilledError, TinyExtractor
+
+
+def wanted(folder: Path, **changes: object) -> Wanted:
+    return replace(Wanted(folder, "real", split="train", crop="none"), **changes)  # type: ignore[arg-type]
+
+
+def no_weights(_name: str) -> TinyExtractor:
+    raise UserError("no weights here", "fetch them")
+
+
+def test_a_built_reference_holds_the_moments_of_all_and_the_features_of_some(tmp_path: Path) -> None:
+    pixels = random_images(30)
+    extractor = TinyExtractor()
+    built = build(wanted(write_folder(tmp_path / "x", pixels), features=10), extractor, tmp_path)
+    (manifest,) = references.find(tmp_path, "real")
+    arrays = references.load(tmp_path, manifest)
+    features = extractor.extract(pixels)
+    assert manifest == built
+    assert manifest.reference.model_dump() == {
+        "name": "real",
+        "sha256": set_digest(image_digests(pixels)),
+        "split": "train",
+        "num_images": 30,
+        "crop": "none",
+    }
+    assert np.array_equal(arrays.covariance, moments(features.pooled).covariance)
+    assert features.spatial is not None
+    assert np.array_equal(arrays.spatial_mean, moments(features.spatial).mean)  # type: ignore[arg-type]
+    assert arrays.features is not None
+    assert len(arrays.features) == manifest.num_features == 10
+    assert np.array_equal(arrays.features[[0, -1]], features.pooled[[0, -1]])
+
+
+def test_images_are_cropped_as_adm_does(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "x", size=(40, 50))
+    manifest = build(wanted(folder, crop="adm", size=16, limit=7), TinyExtractor(), tmp_path)
+    assert (manifest.reference.crop, manifest.reference.num_images) == ("adm 16x16", 7)
+
+
+def test_an_interrupted_building_goes_on_and_ends_in_the_same_reference(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "x", random_images(4 * CHUNK, side=2))
+    with pytest.raises(KilledError):
+        build(wanted(folder), TinyExtractor(dies_at=3), tmp_path / "a", between=CHUNK)
+    second = TinyExtractor()
+    went_on = build(wanted(folder), second, tmp_path / "a", between=CHUNK)
+    at_once = build(wanted(folder), TinyExtractor(), tmp_path / "b")
+    assert second.calls == [CHUNK], "three of four pieces were kept"
+    assert went_on.files == at_once.files
+    assert not list((tmp_path / "a").glob(".building/*")), "nothing is left over"
+
+
+def test_a_name_is_given_once(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "x", random_images(5))
+    build(wanted(folder), TinyExtractor(), tmp_path)
+    with pytest.raises(UserError, match="never overwritten"):
+        build(wanted(folder), TinyExtractor(), tmp_path)
+    build(wanted(folder), TinyExtractor("timm/other"), tmp_path)
+    assert len(references.find(tmp_path, "real")) == 2
+    assert len(references.find(tmp_path, "real.timm--other")) == 1
+
+
+@pytest.mark.parametrize("name", ["digits", "a/b", "a.b", ""])
+def test_a_name_can_be_a_file_and_is_not_the_built_in_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="cannot be called"):
+        references.require_free(tmp_path, name, "timm/tiny")
+
+
+@pytest.mark.parametrize("ending", [".npz", ".features.npy"])
+def test_a_tampered_file_is_found_by_verify_and_refused_by_load(tmp_path: Path, ending: str) -> None:
+    manifest = build(wanted(write_folder(tmp_path / "x", random_images(9))), TinyExtractor(), tmp_path)
+    assert [each.problem for each in references.verify(tmp_path, None)] == [""]
+    file = tmp_path / f"{manifest.stem}{ending}"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    assert "has changed" in references.verify(tmp_path, "real")[0].problem
+    with pytest.raises(UserError, match="not what it was"):
+        references.load(tmp_path, manifest)
+    file.unlink()
+    assert "is missing" in references.verify(tmp_path, "real")[0].problem
+
+
+@pytest.mark.parametrize(("field", "value"), [("name", "other"), ("version", "2"), ("weights_sha256", "cd" * 32)])
+def test_another_extractor_is_refused_and_what_differs_is_said(tmp_path: Path, field: str, value: str) -> None:
+    manifest = build(wanted(write_folder(tmp_path / "x", random_images(9))), TinyExtractor(), tmp_path)
+    identity = TinyExtractor().identity
+    references.require_same_extractor(manifest, identity)
+    with pytest.raises(UserError, match=f"{field.replace('_', ' ')}: .* there, {value} here"):
+        references.require_same_extractor(manifest, identity.model_copy(update={field: value}))
+
+
+def test_an_unknown_reference_names_the_near_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="refs build"):
+        references.find(tmp_path, "real")
+    build(wanted(write_folder(tmp_path / "x", random_images(9))), TinyExtractor(), tmp_path)
+    with pytest.raises(UserError, match="did you mean real"):
+        references.find(tmp_path, "rael")
+
+
+def statistics_file(path: Path, **more: object) -> Path:
+    found = moments(np.random.default_rng(0).normal(size=(50, 9)))
+    np.savez(path, mu=found.mean, sigma=found.covariance, **more)  # type: ignore[arg-type]
+    return path
+
+
+def test_adm_statistics_are_taken_as_they_are_and_images_give_only_features(tmp_path: Path) -> None:
+    pixels = random_images(12)
+    file = statistics_file(tmp_path / "V.npz", arr_0=pixels.transpose(0, 2, 3, 1), mu_s=np.ones(5), sigma_s=np.eye(5))
+    asked = Published(file, "adm", "virtual", "train", "timm/tiny")
+    manifest = import_statistics(asked, tmp_path, TinyExtractor)
+    arrays = references.load(tmp_path, manifest)
+    with np.load(file) as held:
+        assert np.array_equal(arrays.mean, held["mu"])
+        assert np.array_equal(arrays.covariance, (held["sigma"] + held["sigma"].T) / 2)
+    assert np.array_equal(arrays.features, TinyExtractor().extract(pixels).pooled)  # type: ignore[arg-type]
+    assert (manifest.reference.num_images, manifest.num_features, manifest.spatial_width) == (None, 12, 5)
+    assert any("declared" in note for note in manifest.notes)
+
+
+def test_without_weights_an_import_says_what_is_missing(tmp_path: Path) -> None:
+    file = statistics_file(tmp_path / "V.npz", arr_0=np.zeros((3, 4, 4, 3), np.uint8))
+    manifest = import_statistics(Published(file, "adm", "virtual"), tmp_path, no_weights)
+    assert manifest.num_features == 0
+    assert any("no precision" in note for note in manifest.notes)
+    assert manifest.extractor.weights_sha256 == UNKNOWN
+
+
+def test_what_was_never_declared_is_not_compared(tmp_path: Path) -> None:
+    manifest = import_statistics(
+        Published(statistics_file(tmp_path / "j.npz"), "torch-fidelity", "jit", extractor="timm/tiny"),
+        tmp_path,
+        no_weights,
+    )
+    references.require_same_extractor(manifest, TinyExtractor().identity)
+    with pytest.raises(UserError, match="another extractor"):
+        references.require_same_extractor(manifest, TinyExtractor("timm/other").identity)
+
+
+def test_an_imported_reference_is_its_statistics_whatever_the_file(tmp_path: Path) -> None:
+    one = Published(statistics_file(tmp_path / "a.npz"), "torch-fidelity", "one")
+    two = Published(statistics_file(tmp_path / "b.npz", further=np.ones(3)), "torch-fidelity", "two")
+    digests = {import_statistics(each, tmp_path, no_weights).reference.sha256 for each in (one, two)}
+    assert len(digests) == 1
+
+
+def test_clean_fid_statistics_come_with_features_beside_them(tmp_path: Path) -> None:
+    file = statistics_file(tmp_path / "s.npz")
+    np.savez(tmp_path / "s_kid.npz", feats=np.ones((20, 9), np.float32))
+    manifest = import_statistics(Published(file, "clean-fid", "ffhq"), tmp_path, no_weights)
+    assert (manifest.num_features, manifest.reference.num_images) == (20, 20)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"arr_0": np.zeros((2, 4, 4, 3), np.uint8)},
+        {"mu": np.zeros(3), "sigma": np.eye(4)},
+        {"mu": np.zeros(2), "sigma": np.array([[1.0, 2.0], [0.0, 1.0]])},
+        {"mu": np.array([0, np.nan]), "sigma": np.eye(2)},
+        {"mu": np.array([{}], dtype=object), "sigma": np.eye(1)},
+    ],
+    ids=["no statistics", "other widths", "not symmetric", "not finite", "pickled"],
+)
+def test_impossible_statistics_are_refused(tmp_path: Path, held: dict[str, np.ndarray]) -> None:
+    np.savez(tmp_path / "a.npz", **held)  # type: ignore[arg-type]
+    with pytest.raises(UserError):
+        import_statistics(Published(tmp_path / "a.npz", "adm", "x"), tmp_path, no_weights)
+    assert references.list_references(tmp_path) == []
+
+
+def test_a_cut_download_is_refused(tmp_path: Path) -> None:
+    file = write_npz(tmp_path / "a.npz", random_images(3))
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(UserError, match="damaged"):
+        import_statistics(Published(file, "adm", "x"), tmp_path, no_weights)
