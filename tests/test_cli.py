@@ -115,7 +115,9 @@ def test_a_folder_of_images_end_to_end(tmp_path: Path) -> None:
     said = harness(*words, "--task", "folder", "--data", str(data), "--json", cwd=tmp_path)
     assert said.code == 0, said.err
     record = json.loads(said.out)
-    assert record["notes"] == ["left out 1 unreadable of 15 images: class1/0.png"]
+    left_out, not_judged = record["notes"]
+    assert left_out == "left out 1 unreadable of 15 images: class1/0.png"
+    assert "--references" in not_judged
     assert "class1/0.png" in said.err
     assert record["config"]["task"]["num_classes"] == 3
     assert not [m for m in record["measurements"] if m["name"] == "fd_digits"]
