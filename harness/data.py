@@ -2,7 +2,6 @@
 
 # N batch, C channels, H height, W width
 
-import mmap
 import struct
 import zlib
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from harness.errors import UserError, first_few
-from harness.files import read_array, write_array
+from harness.files import read_array, release, write_array
 from harness.folder import Listing, list_images, training_images
 from harness.images import Pixels, read_pixels
 from harness.progress import Progress, say
@@ -50,8 +49,7 @@ class Images:
     def forget(self) -> None:
         """Give the pages of mapped images back to the system: a pass over many needs no more memory than over few."""
         for shard in self.shards:
-            if isinstance(shard, np.memmap) and isinstance(shard.base, mmap.mmap):
-                shard.base.madvise(mmap.MADV_DONTNEED)
+            release(shard)
 
 
 def load(task: Task, folder: Path | None, cache: Path) -> Images:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from harness import provenance, references
-from harness.comparability import Circumstances, Conditions, GuidanceUsed, guidance_used
+from harness.comparability import UNGUIDED, Circumstances, Conditions, GuidanceUsed, guidance_used
 from harness.data import digits
 from harness.declaring import Declared
 from harness.digits_judge import REFERENCE as DIGITS
@@ -79,10 +79,11 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class _Subject:
-    """Images with all that is known of them."""
+    """Images with all that is known of them; `unguided` are those of a guided run that were sampled without."""
 
     place: Path
     run: RunRecord | None
+    unguided: Path | None
     expected: Expected
     declared: Declared
     title: str
@@ -152,6 +153,9 @@ def evaluate(request: Request, setting: Setting, *, again: bool = False) -> Eval
             if known is not None:
                 return Evaluated(*known, is_new=False)
             scores = _scores(_Seen(stored, found, subject.guidance), wanted, setting, folder)
+            if subject.unguided is not None:
+                plain = score_run(subject.unguided, request.references, UNGUIDED, setting, folder / "unguided")
+                scores.measurements.extend(plain.measurements)
             record = EvaluationRecord(
                 evaluation_id=evaluation_id,
                 created=datetime.now(UTC),
@@ -191,7 +195,7 @@ def require_references(names: Sequence[str], setting: Setting) -> None:
 def _subject(request: Request, setting: Setting) -> _Subject:
     if request.run_id is None:
         assert request.images is not None, "nothing to judge"
-        return _Subject(request.images, None, request.expected, request.declared, request.title)
+        return _Subject(request.images, None, None, request.expected, request.declared, request.title)
     if request.images is not None or request.declared.words:
         raise UserError(
             "--run brings its own images, and its record says how they were made",
@@ -204,7 +208,8 @@ def _subject(request: Request, setting: Setting) -> _Subject:
             f"there is no finished run {request.run_id} with samples below {setting.runs}",
             "give the whole run id, and --runs if the runs are elsewhere; `run` finishes what was interrupted",
         )
-    return _Subject(space.samples, record, request.expected, request.declared, request.title)
+    unguided = space.unguided_samples if space.unguided_samples.exists() else None
+    return _Subject(space.samples, record, unguided, request.expected, request.declared, request.title)
 
 
 def _wanted(names: tuple[str, ...], stored: StoredImages, setting: Setting) -> Compared:

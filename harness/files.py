@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import mmap
 import os
 import secrets
 from collections.abc import Callable
@@ -80,6 +81,12 @@ def read_array(path: Path, *, mapped: bool = False) -> "npt.NDArray[Any]":
     except OSError as error:
         raise disk_error(path, error) from error
     return array
+
+
+def release(array: "npt.NDArray[Any]") -> None:
+    """Give the pages of a mapped array back to the system: reading all of it needs no more memory than a part."""
+    if isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def sweep_parts(folder: Path) -> None:

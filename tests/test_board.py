@@ -17,9 +17,12 @@ from streamlit.testing.v1 import AppTest
 
 import leaderboard
 from harness import database, store
+from harness.comparability import Basis
+from harness.digits_judge import EXTRACTOR, REFERENCE
+from harness.evaluation_store import append_evaluation
 from harness.run import run
 from tests.builders import harness, quick_config
-from tests.test_store import make_record
+from tests.test_store import make_evaluation, make_record
 
 ROOT = Path(__file__).parent.parent
 APP = Path(leaderboard.__file__).with_name("app.py")
@@ -94,6 +97,48 @@ def test_states_that_nobody_wishes_for(tmp_path: Path, monkeypatch: pytest.Monke
     database.rebuild(results)
     page = _page(results, monkeypatch)
     assert not page.error
+
+
+OTHER_REFERENCE = REFERENCE.model_copy(update={"sha256": "0" * 64})
+OTHER_EXTRACTOR = EXTRACTOR.model_copy(update={"weights_sha256": "0" * 64})
+
+
+@pytest.mark.parametrize(
+    ("basis", "reason"),
+    [
+        (Basis(extractor=EXTRACTOR, reference=OTHER_REFERENCE), "reference sha256"),
+        (Basis(extractor=OTHER_EXTRACTOR, reference=REFERENCE), "extractor weights_sha256"),
+    ],
+)
+def test_what_is_not_comparable_has_no_difference_and_the_page_says_why(
+    basis: Basis, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    none, other = (make_record(quick_config(tmp_path, "sit", registers)) for registers in ("none", "denoiser"))
+    judged = tuple(m.model_copy(update={"basis": basis}) if m.name == "fd_digits" else m for m in other.measurements)
+    for record in (none, other.model_copy(update={"measurements": judged})):
+        store.append(results, record, None)
+    assert reason in _why_not_compared(results, monkeypatch)
+
+
+def test_other_labels_are_another_board_and_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation of a run's samples under other conditions never becomes the run's value."""
+    results = tmp_path / "results"
+    none, other = (make_record(quick_config(tmp_path, "sit", registers)) for registers in ("none", "denoiser"))
+    store.append(results, none, None)
+    store.append(results, other.model_copy(update={"measurements": other.measurements[1:]}), None)
+    at_random = other.conditions.model_copy(update={"labels": "random"})
+    append_evaluation(results, make_evaluation(other.config, at_random))
+    assert "labels: balanced here, random there" in _why_not_compared(results, monkeypatch)
+
+
+def _why_not_compared(results: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the page says of values on other boards, once no arm has a difference."""
+    database.rebuild(results)
+    page = _page(results, monkeypatch)
+    assert page.dataframe[0].value["difference"].isna().all()
+    (panel,) = [each for each in page.expander if "Not compared" in each.label]
+    return "\n".join(panel.dataframe[0].value["not comparable, because"])
 
 
 def test_a_missing_picture_is_said(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import store
-from harness.circumstances import circumstances_of
 from harness.comparability import Basis, conditions_of
 from harness.errors import UserError
-from harness.evaluation_records import EvaluationRecord, ImageSet
 from harness.evaluation_store import append_evaluation
 from harness.intervals import Interval
 from harness.records import Measurement
@@ -21,7 +19,7 @@ from harness.spec import RunConfig
 from leaderboard.claims import Judgement, judge, verdict_of
 from leaderboard.claims_report import machine_readable, report
 from tests.builders import quick_config
-from tests.test_store import BASIS, CREATED, NOWHERE, make_record
+from tests.test_store import BASIS, make_evaluation, make_record
 
 PROJECT = Path(__file__).parent.parent / "results"
 ID = "diffusion-registers-lower-fid-sit"
@@ -242,30 +240,8 @@ def test_a_folder_without_claims_is_the_users_mistake(tmp_path: Path) -> None:
 
 def _evaluate(place: Path, config: RunConfig, labels: str) -> None:
     """A record of an evaluation of a run's samples, under a label scheme."""
-    images = ImageSet(
-        name="samples",
-        kind="npz",
-        sha256="2" * 64,
-        num_images=30,
-        channels=1,
-        height=8,
-        width=8,
-        least_pixel=0,
-        greatest_pixel=255,
-        duplicates=0,
-    )
-    measurement = Measurement(name="fd_digits", value=9.0, unit="d", better="lower", num_images=30, basis=BASIS)
-    record = EvaluationRecord(
-        evaluation_id=config.run_id,
-        created=CREATED,
-        images=images,
-        run_id=config.run_id,
-        conditions=conditions_of(config).model_copy(update={"labels": labels}),
-        circumstances=circumstances_of(config, NOWHERE, 2, None),
-        measurements=(measurement,),
-        provenance=NOWHERE,
-    )
-    append_evaluation(place / "results", record)
+    conditions = conditions_of(config).model_copy(update={"labels": labels})
+    append_evaluation(place / "results", make_evaluation(config, conditions))
 
 
 def _published_scale(registers: str, seed: int) -> RunConfig:

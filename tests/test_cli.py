@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,40 @@ def test_the_other_ways_to_train_and_sample_a_flow(tmp_path: Path, changes: tupl
 def test_the_other_ways_to_train_and_sample_a_diffusion(tmp_path: Path, changes: tuple[str, ...]) -> None:
     said = harness(*quick_words("dit", "denoiser", *changes), cwd=tmp_path)
     assert said.code == 0, said.err
+
+
+def test_seeds_run_matched_arms_and_say_how_sure_the_difference_is(tmp_path: Path) -> None:
+    said = harness(*quick_words("sit", "dsr"), "--seeds", "0-1", cwd=tmp_path)
+    assert said.code == 0, said.err
+    records = [json.loads(path.read_text()) for path in (tmp_path / "results").rglob("*.json")]
+    arms = [(record["config"]["registers"]["preset"], record["config"]["seed"]) for record in records]
+    assert sorted(arms) == [("dsr", 0), ("dsr", 1), ("none", 0), ("none", 1)]
+    assert "to none  fd_digits" in said.out
+    assert "Student's t over 2 training seeds" in said.out
+    alone = harness(*quick_words("dit", "dsr"), "--seeds", "0-1", "--alone", cwd=tmp_path)
+    assert "to none  fd" not in alone.out
+    assert len(list((tmp_path / "results" / "measured" / "digits" / "dit").glob("*.json"))) == 2
+
+
+def test_a_guided_run_is_also_judged_without_guidance(tmp_path: Path) -> None:
+    """Only that compares with everyone's; a later evaluation of its samples has both too."""
+    words = quick_words("sit", "none", "protocol.guidance.scale=3", "protocol.guidance.interval=[0.2,1]")
+    record = json.loads(harness(*words, "--json", cwd=tmp_path).out)
+    plain = json.loads(harness(*quick_words("sit"), "--json", cwd=tmp_path).out)
+    guided, unguided = _distances(record)
+    used = guided["basis"]["guidance"]
+    assert (used["kind"], used["scale"], used["interval"]) == ("classifier-free", 3.0, [0.2, 1.0])
+    assert used["chosen"] == "untuned"
+    assert guided["value"] != unguided["value"]
+    (alone,) = _distances(plain)
+    assert (unguided["value"], unguided["basis"]) == (alone["value"], alone["basis"])
+    again = json.loads(harness("eval", "--run", record["run_id"], "--json", cwd=tmp_path).out)
+    assert [m["value"] for m in _distances(again)] == [guided["value"], unguided["value"]]
+    assert again["run_id"] == record["run_id"]
+
+
+def _distances(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [measurement for measurement in record["measurements"] if measurement["name"] == "fd_digits"]
 
 
 @pytest.mark.parametrize("rate", ["10", "1e10"])

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from harness import database, store
 from harness.circumstances import circumstances_of
-from harness.comparability import Basis, conditions_of
+from harness.comparability import Basis, Conditions, conditions_of
 from harness.digits_judge import EXTRACTOR, REFERENCE
+from harness.evaluation_records import EvaluationRecord, ImageSet
 from harness.records import Measurement, Provenance, RunRecord
 from harness.spec import RunConfig
 from leaderboard import queries
@@ -50,6 +51,32 @@ def make_record(config: RunConfig, value: float = 10.0, minutes: int = 0) -> Run
         conditions=conditions_of(config),
         circumstances=circumstances_of(config, NOWHERE, 2, None),
         measurements=measurements,
+        provenance=NOWHERE,
+    )
+
+
+def make_evaluation(config: RunConfig, conditions: Conditions) -> EvaluationRecord:
+    """An evaluation of a run's samples that was not made, under conditions that it may not have had."""
+    images = ImageSet(
+        name="samples",
+        kind="npz",
+        sha256="2" * 64,
+        num_images=30,
+        channels=1,
+        height=8,
+        width=8,
+        least_pixel=0,
+        greatest_pixel=255,
+        duplicates=0,
+    )
+    return EvaluationRecord(
+        evaluation_id=config.run_id,
+        created=CREATED,
+        images=images,
+        run_id=config.run_id,
+        conditions=conditions,
+        circumstances=circumstances_of(config, NOWHERE, 2, None),
+        measurements=(Measurement(name="fd_digits", value=9.0, unit="d", better="lower", num_images=30, basis=BASIS),),
         provenance=NOWHERE,
     )
 

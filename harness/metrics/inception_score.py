@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
+from harness.files import release
 
 ADM_CHUNK = 5000
 FIDELITY_PARTS = 10
@@ -49,8 +50,11 @@ def inception_score_of_parts(
 def _over(parts: Sequence[npt.NDArray[np.int64]], probabilities_NK: npt.NDArray[np.floating]) -> InceptionScore:
     if not parts:
         raise UserError("there are no images to take an Inception Score of", "give one image at least")
-    scores = np.array([_score(np.asarray(probabilities_NK[part_n], np.float64)) for part_n in parts])
-    return InceptionScore(float(scores.mean()), float(scores.std()), len(parts))
+    scores = []
+    for part_n in parts:
+        scores.append(_score(np.asarray(probabilities_NK[part_n], np.float64)))
+        release(probabilities_NK)
+    return InceptionScore(float(np.mean(scores)), float(np.std(scores)), len(parts))
 
 
 def _score(probabilities_nK: npt.NDArray[np.float64]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
+from harness.files import release
 
 Features = npt.NDArray[np.floating]
 Matrix = npt.NDArray[np.float64]
@@ -80,7 +81,9 @@ def mean_discrepancy(features_NF: Features, reference_MF: Features) -> MeanDiscr
 
 
 def _subset(features_NF: Features, size: int, random: np.random.RandomState) -> Matrix:
-    return np.asarray(features_NF[random.choice(len(features_NF), size, replace=False)], np.float64)
+    chosen_mF = np.asarray(features_NF[random.choice(len(features_NF), size, replace=False)], np.float64)
+    release(features_NF)
+    return chosen_mF
 
 
 def _squared_mmd(x_mF: Matrix, y_mF: Matrix) -> float:
@@ -106,4 +109,5 @@ def _gaussian_sum(x_nF: Matrix, y_mF: Matrix) -> float:
 
 def _blocks(features_NF: Features) -> Iterator[Matrix]:
     for start in range(0, len(features_NF), BLOCK):
-        yield np.asarray(features_NF[start : start + BLOCK], np.float64)
+        yield np.array(features_NF[start : start + BLOCK], np.float64)
+        release(features_NF)

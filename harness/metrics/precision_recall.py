@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.files import release
 
 Features = npt.NDArray[np.floating]
 Numbers = npt.NDArray[np.float32]
 
 NEIGHBOURS = 3
-TILE = 1000
+TILE = 2000  # points of each side, and their distances, are in memory at a time
 REALISM_FLOOR = 1e-5
 FIDELITY_FLOOR = 1e-5
 # Well below half precision's largest number, 65504: what stays below it cannot overflow on its way.
@@ -28,8 +29,7 @@ SURELY_FINITE = 60_000.0
 class Arithmetic:
     """How distances are computed.  ADM's way is half precision, and float32 for blocks where that overflows.
 
-    `block` is the side of those blocks: it decides what overflows together, and how many points are in memory at once
-    (twice `block`, and their distances to 1000 of them).
+    `block` is the side of those blocks: it decides what overflows together, and nothing else.
     """
 
     half: bool = True
@@ -134,50 +134,51 @@ class _Points:
     values: Tensor
     squares: Tensor
 
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, wanted: slice) -> "_Points":
-        return _Points(self.values[wanted], self.squares[wanted])
-
 
 def _tiles(rows_NF: Features, columns_MF: Features, arithmetic: Arithmetic) -> Iterator[tuple[slice, slice, Tensor]]:
     """Squared distances between two sets, tile by tile, with the rows and columns that each belongs to."""
-    for rows in _steps(len(rows_NF), arithmetic.block):
-        for columns in _steps(len(columns_MF), arithmetic.block):
-            of_rows, of_columns = _points(rows_NF[rows], columns_MF[columns], arithmetic)
-            for tile in _steps(len(of_rows), TILE):
-                yield (
-                    slice(rows.start + tile.start, rows.start + tile.stop),
-                    columns,
-                    _distances(of_rows[tile], of_columns),
-                )
+    for rows in _steps(slice(0, len(rows_NF)), arithmetic.block):
+        for columns in _steps(slice(0, len(columns_MF)), arithmetic.block):
+            block = _Block(rows_NF, columns_MF, rows, columns, arithmetic.device)
+            yield from block.tiles(in_half=arithmetic.half and block.is_finite_in_half())
 
 
-def _points(rows_nF: Features, columns_mF: Features, arithmetic: Arithmetic) -> tuple[_Points, _Points]:
-    """Both sides of a block, in half precision if all of its distances are finite so, else in single."""
-    rows, columns = (
-        torch.from_numpy(np.array(side, np.float32)).to(arithmetic.device) for side in (rows_nF, columns_mF)
-    )
-    if arithmetic.half:
-        halves = _halved(rows), _halved(columns)
-        if _is_finite(*halves):
-            return halves
-    return _Points(rows, (rows * rows).sum(1)), _Points(columns, (columns * columns).sum(1))
+@dataclass(frozen=True)
+class _Block:
+    """Some rows and columns of all distances: half precision is given up for all of them together."""
 
+    row_points: Features
+    column_points: Features
+    rows: slice
+    columns: slice
+    device: str
 
-def _halved(values_nF: Tensor) -> _Points:
-    """Points and each square rounded to half precision; sums accumulate in float32, and are rounded after."""
-    rounded_nF = values_nF.half().float()
-    return _Points(rounded_nF, (rounded_nF * rounded_nF).half().float().sum(1).half())
+    def tiles(self, *, in_half: bool) -> Iterator[tuple[slice, slice, Tensor]]:
+        """All distances, of few points at a time."""
+        for rows in _steps(self.rows, TILE):
+            of_rows = self._points(self.row_points, rows, in_half=in_half)
+            for columns in _steps(self.columns, TILE):
+                yield rows, columns, _distances(of_rows, self._points(self.column_points, columns, in_half=in_half))
 
+    def is_finite_in_half(self) -> bool:
+        """Whether no distance overflows; where lengths do not tell, all are computed for this alone."""
+        longest = self._longest(self.row_points, self.rows) + self._longest(self.column_points, self.columns)
+        if longest**2 < SURELY_FINITE:
+            return True
+        return all(bool(distances_nm.isfinite().all()) for _, _, distances_nm in self.tiles(in_half=True))
 
-def _is_finite(rows: _Points, columns: _Points) -> bool:
-    """Whether no distance overflows; where lengths do not tell, all are computed for this alone."""
-    longest = sum(float(side.squares.max().float().sqrt()) for side in (rows, columns))
-    if longest**2 < SURELY_FINITE:
-        return True
-    return all(bool(_distances(rows[tile], columns).isfinite().all()) for tile in _steps(len(rows), TILE))
+    def _longest(self, points_NF: Features, wanted: slice) -> float:
+        tiles = _steps(wanted, TILE)
+        return max(float(self._points(points_NF, tile, in_half=True).squares.max().float().sqrt()) for tile in tiles)
+
+    def _points(self, points_NF: Features, tile: slice, *, in_half: bool) -> _Points:
+        """In half precision points and each square are rounded; sums accumulate in float32, and are rounded after."""
+        values_nF = torch.from_numpy(np.array(points_NF[tile], np.float32)).to(self.device)
+        release(points_NF)
+        if not in_half:
+            return _Points(values_nF, (values_nF * values_nF).sum(1))
+        rounded_nF = values_nF.half().float()
+        return _Points(rounded_nF, (rounded_nF * rounded_nF).half().float().sum(1).half())
 
 
 def _distances(rows: _Points, columns: _Points) -> Tensor:
@@ -187,9 +188,9 @@ def _distances(rows: _Points, columns: _Points) -> Tensor:
     return distances_nm
 
 
-def _steps(total: int, size: int) -> Iterator[slice]:
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
+def _steps(whole: slice, size: int) -> Iterator[slice]:
+    for start in range(whole.start, whole.stop, size):
+        yield slice(start, min(start + size, whole.stop))
 
 
 def _like(tensor: Tensor, numbers: Numbers) -> Tensor:
