@@ -1,29 +1,29 @@
-"""What registers a run really has, in words (no torch)."""
+"""The arms that one command runs: with registers, and beside them the matched ones without (no torch)."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.resolve import Request, resolve
 from harness.spec import RunConfig
 
-
-def stages(config: RunConfig) -> str:
-    """What a run really has, in words: "none", "denoiser (no encoder stage here)", "test-time in encoder, denoiser"."""
-    registers = config.registers
-    longer = registers.longer_training
-    in_encoder = registers.encoder
-    kinds = {
-        f"{in_encoder.kind} in encoder" if in_encoder else "encoder": in_encoder,
-        "zero registers in denoiser" if _is_zero(config) else "denoiser": registers.denoiser,
-        "register guidance": registers.guidance,
-        registers.attention.kind if registers.attention else "attention": registers.attention,
-        f"MLPs x {registers.wider_mlp.factor:.3f}" if registers.wider_mlp else "mlp": registers.wider_mlp,
-        "loss mask": registers.loss_mask,
-        f"clamped at {registers.clamp.above:g} medians" if registers.clamp else "clamp": registers.clamp,
-        f"steps x {longer.factor:.3f}" if longer else "longer": longer,
-    }
-    present = ", ".join(words for words, part in kinds.items() if part is not None) or "none"
-    if registers.native_tokens:
-        present += f" + {registers.native_tokens} native tokens"
-    missing = " or ".join(registers.absent_stages)
-    return f"{present} (no {missing} stage here)" if missing else present
+NONE = "none"
 
 
-def _is_zero(config: RunConfig) -> bool:
-    return config.registers.denoiser is not None and config.registers.denoiser.content == "zero"
+def arms_of(request: Request, seeds: Sequence[int], *, alone: bool, needs_data: bool) -> list[RunConfig]:
+    """The runs of a request over its seeds; over several seeds each after its matched arm, unless it is `alone`.
+
+    Raises UserError as `resolve` does.
+    """
+    configs = []
+    for seed in seeds:
+        if len(seeds) > 1 and request.registers != NONE and not alone:
+            configs.append(resolve(_without_registers(replace(request, seed=seed)), needs_data=needs_data))
+        configs.append(resolve(replace(request, seed=seed), needs_data=needs_data))
+    return configs
+
+
+def _without_registers(request: Request) -> Request:
+    """The same request without registers, and without what belongs to an encoder that has some."""
+    execution = request.execution.model_copy(update={"statistics": None, "registered_weights": None})
+    changes = tuple(change for change in request.changes if not change.startswith("registers."))
+    return replace(request, registers=NONE, neurons=None, changes=changes, execution=execution)

@@ -195,7 +195,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from harness.matching import arms_of
+    from harness.arms import arms_of
     from harness.resolve import parse_seeds
 
     seeds = parse_seeds(options.seeds) if options.seeds else [options.seed]

@@ -12,13 +12,13 @@ from typing import Any
 
 import duckdb
 
-from harness.arms import stages
 from harness.comparability import Basis, Key
 from harness.errors import UserError, disk_error
 from harness.evaluation_store import StoredEvaluation, read_evaluations
 from harness.outlier_records import OutlierStatistics
 from harness.published import CLAIM_COLUMNS, PUBLISHED_COLUMNS, claim_rows, published_rows, read_published
 from harness.records import Measurement
+from harness.stages import stages
 from harness.store import Problem, Stored, read_all
 
 DATABASE = "leaderboard.duckdb"

@@ -11,10 +11,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from harness.array_files import write_arrays
 from harness.errors import UserError
 from harness.extractor import Extractor, Features, Matrix32
-from harness.files import read_array, sweep_parts, write_whole
+from harness.files import read_array, sweep_parts, write_arrays, write_whole
 from harness.image_sets import Digests, image_digests
 from harness.progress import Progress
 from harness.stored_images import StoredImages, chunks

@@ -5,7 +5,7 @@ import hashlib
 import mmap
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,18 @@ def write_array(path: Path, array: "npt.NDArray[Any]") -> None:
 
         with part.open("wb") as out:
             np.save(out, array)
+
+    write_whole(path, write)
+
+
+def write_arrays(path: Path, arrays: "Mapping[str, npt.NDArray[Any]]") -> None:
+    """`write_whole` for named arrays, as `.npz` without compression."""
+
+    def write(part: Path) -> None:
+        import numpy as np
+
+        with part.open("wb") as out:
+            np.savez(out, allow_pickle=False, **arrays)
 
     write_whole(path, write)
 

@@ -1,10 +1,8 @@
 """Carry out one run, from data to record."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +13,23 @@ from harness import data, provenance
 from harness.build import build, build_guide, load_released, size_of
 from harness.checkpoint import Checkpoints
 from harness.circumstances import circumstances_of
-from harness.codec import Codec
-from harness.comparability import UNGUIDED, conditions_of, guidance_used
+from harness.comparability import conditions_of
 from harness.denoiser import Denoiser
-from harness.digits_judge import REFERENCE as DIGITS
-from harness.evaluating import Scores, Setting, score_run
-from harness.extractors import weights_by_extractor
-from harness.files import sha256_of, write_bytes, write_whole
-from harness.images import Pixels, grid
+from harness.files import write_bytes
+from harness.generation import make
 from harness.machine import decide_precision, find_device, name_of
 from harness.metrics import cost, outliers
-from harness.objective import is_adaptive
 from harness.open_codec import open_codec
 from harness.outlier_records import OutlierStatistics
 from harness.progress import say
 from harness.records import Measurement, Provenance, RunRecord, SampleGrid
-from harness.sample import Sampled, label_of, sample_all
+from harness.sample import Sampled
 from harness.source import Source, open_source
-from harness.spec import Guidance, RaeLatents, RunConfig
-from harness.stopwatch import Stopwatch
+from harness.spec import RaeLatents, RunConfig
 from harness.store import record_name
 from harness.train import Training, train
 from harness.workspace import Workspace
 
-GRID_ROWS, GRID_COLUMNS = 10, 10
 CURVE_POINTS = 100
 MOST_OF_THE_START = 0.05
 
@@ -82,7 +73,10 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
         if training.second_ema:
             _keep_weights({**denoiser.state_dict(), **training.second_ema}, space.second_weights)
         made_from = Sampled(denoiser, codec, guide and guide.to(machine.device))
-        _sample_and_judge(config, space, made_from, machine, findings)
+        made = make(config, space, made_from, machine.precision)
+        findings.measurements = [*made.judged, *findings.measurements, made.cost]
+        findings.notes += [*_ema_notes(config), *made.notes]
+        findings.samples = made.samples
     if findings.samples is not None:
         findings.statistics = outliers.probe(config, denoiser, source)
         findings.measurements += outliers.summary(config.protocol, findings.statistics)
@@ -116,57 +110,6 @@ def _load(config: RunConfig, denoiser: Denoiser, findings: _Findings) -> Trainin
     load_released(config, denoiser, config.execution.weights, config.weights.sha256)
     findings.notes.append(f"not trained here: {config.weights.name} ({config.weights.entry})")
     return Training(torch.empty(0), 0.0, None)
-
-
-def _sample_and_judge(
-    config: RunConfig, space: Workspace, made_from: Sampled, machine: Machine, findings: _Findings
-) -> None:
-    """Sample as the protocol says, and where that guides without guidance too: only that compares with everyone's."""
-    parts = _parts_of(space, made_from.codec)
-    with Stopwatch(space.folder / "sampling-seconds") as watch:
-        pixels = sample_all(config, made_from, parts, machine.precision, watch.keep)
-    findings.measurements.append(cost.duration("sampling_seconds", watch.seconds))
-    if pixels is None:
-        findings.notes.append("the training ended well, and sampling gave values that are no numbers")
-        return
-    labels = label_of(config, np.arange(len(pixels)))
-    _keep_samples(pixels, labels, space.samples)
-    scores = _judge(config, space.samples, space, machine)
-    findings.notes += [*_ema_notes(config), *_sampling_notes(config, machine), *scores.notes]
-    judged = scores.measurements
-    findings.samples = _picture(config, pixels, space.picture)
-    if guidance_used(config.protocol.guidance) != UNGUIDED:
-        plain = _without_guidance(config)
-        unguided = sample_all(plain, made_from, parts.with_name(f"{parts.name}-unguided"), machine.precision, _ignore)
-        if unguided is None:
-            findings.notes.append("sampling without guidance gave values that are no numbers")
-        else:
-            _keep_samples(unguided, labels, space.unguided_samples)
-            judged = [*judged, *_judge(plain, space.unguided_samples, space, machine).measurements]
-    findings.measurements[:0] = judged
-
-
-def _judge(config: RunConfig, samples: Path, space: Workspace, machine: Machine) -> Scores:
-    """What samples score against the references of the task, and those that were asked for."""
-    execution = config.execution
-    names = [*([DIGITS.name] if config.task.metric == "fd_digits" else []), *execution.references]
-    if not names:
-        return Scores([], ["not judged: name references (--references, or later `eval --run`)"])
-    setting = Setting(
-        references=Path(execution.references_dir),
-        device=machine.device,
-        weights=weights_by_extractor(execution.extractor_weights),
-    )
-    return score_run(samples, names, guidance_used(config.protocol.guidance), setting, space.features)
-
-
-def _without_guidance(config: RunConfig) -> RunConfig:
-    protocol = config.protocol.model_copy(update={"guidance": Guidance()})
-    return config.model_copy(update={"protocol": protocol})
-
-
-def _ignore() -> None:
-    """Time of sampling is that of the protocol's own samples."""
 
 
 def _find_machine(config: RunConfig) -> Machine:
@@ -203,51 +146,12 @@ def _keep_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
     write_bytes(path, save({name: value.contiguous().cpu() for name, value in state.items()}))
 
 
-def _parts_of(space: Workspace, codec: Codec) -> Path:
-    """Batches of images belong to the weights that made them, and to what decodes them."""
-    name = sha256_of(space.weights)[:12]
-    return space.sample_parts / (name if codec.weights_sha256 is None else f"{name}-{codec.weights_sha256[:12]}")
-
-
-def _keep_samples(pixels: Pixels, labels: data.Labels, path: Path) -> None:
-    def write(part: Path) -> None:
-        with part.open("wb") as out:
-            np.savez(out, arr_0=pixels.transpose(0, 2, 3, 1), labels=labels)
-
-    write_whole(path, write)
-
-
-def _picture(config: RunConfig, pixels: Pixels, path: Path) -> SampleGrid:
-    """A row for each class, or for the first ten; its images in the order they were made, none picked."""
-    classes = config.task.num_classes
-    rows, columns = min(classes, GRID_ROWS), min(len(pixels) // classes, GRID_COLUMNS)
-    indices = np.arange(rows)[:, None] + classes * np.arange(columns)
-    encoded = BytesIO()
-    grid(pixels[indices.ravel()], columns).save(encoded, "PNG")
-    write_bytes(path, encoded.getvalue())
-    return SampleGrid(
-        file="to-be-named.png",
-        sha256=hashlib.sha256(encoded.getvalue()).hexdigest(),
-        rows=rows,
-        columns=columns,
-    )
-
-
 def _ema_notes(config: RunConfig) -> list[str]:
     """An average that starts from the first weights, and is long for the training, makes noise."""
     initial = config.recipe.ema_decay**config.training_steps
     if config.weights is not None or initial <= MOST_OF_THE_START:
         return []
     return [f"{initial:.0%} of the EMA is still the untrained network: lower recipe.ema_decay, or train longer"]
-
-
-def _sampling_notes(config: RunConfig, machine: Machine) -> list[str]:
-    if is_adaptive(config.sampler):
-        cause = "the adaptive solver chooses its steps by an error over the whole batch"
-        return [f"images depend on the sampling batch within the solver's tolerances: {cause}"]
-    if machine.device.type == "cuda":
-        return ["images depend on the sampling batch by rounding: matrix products of other shapes on a GPU"]
-    return []
 
 
 def _record(
@@ -259,7 +163,6 @@ def _record(
         say("diverged: recorded as a result")
     else:
         samples = samples.model_copy(update={"file": f"{record_name(created, config)}.png"})
-    nfe = next((int(m.value) for m in findings.measurements if m.name == "nfe"), None)
     return RunRecord(
         run_id=config.run_id,
         created=created,
@@ -267,7 +170,7 @@ def _record(
         diverged_at_step=training.diverged_at_step,
         config=config.published(),
         conditions=conditions_of(config),
-        circumstances=circumstances_of(config, machine.provenance, nfe, decoder_sha256),
+        circumstances=circumstances_of(config, machine.provenance, cost.evaluations(config), decoder_sha256),
         measurements=tuple(findings.measurements),
         outliers=tuple(findings.statistics),
         loss_curve=_curve(training),

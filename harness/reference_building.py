@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import __version__
-from harness.array_files import write_arrays
 from harness.comparability import ReferenceIdentity
 from harness.data import Labels, read_one, spread_evenly
 from harness.errors import UserError
 from harness.extractor import Extractor, Features, Matrix32
+from harness.files import write_arrays
 from harness.folder import images_below
 from harness.image_folders import FolderImages, names_and_sizes
 from harness.image_sets import DIGEST_BYTES, Digests, image_digests, set_digest

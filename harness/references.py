@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from harness.comparability import UNKNOWN, ExtractorIdentity, ReferenceIdentity
 from harness.digits_judge import REFERENCE as DIGITS
 from harness.errors import UserError, disk_error, unknown_name
-from harness.files import sha256_of, write_text
+from harness.files import sha256_of, write_arrays, write_text
 from harness.frozen import Frozen, NonNegativeInt, PositiveInt
 
 if TYPE_CHECKING:
@@ -131,7 +131,6 @@ def require_free(folder: Path, name: str, extractor: str) -> None:
 
 def keep(folder: Path, manifest: ReferenceManifest, arrays: Arrays) -> ReferenceManifest:
     """Write a reference: its arrays first, its manifest last.  Returns the manifest with their digests."""
-    from harness.array_files import write_arrays
     from harness.files import write_array
 
     moments = folder / f"{manifest.stem}.npz"

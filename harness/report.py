@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from harness.arms import stages
 from harness.intervals import Interval, of_one_pair, over_seeds
 from harness.records import Measurement, RunRecord
 from harness.run import Outcome
+from harness.stages import stages
 
 COMPARED = {"gflops", "gflops_per_image", "parameters"}
 

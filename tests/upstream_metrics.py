@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.special import softmax
 
 from harness.metrics.frechet import frechet_distance
 from harness.metrics.inception_score import inception_score, inception_score_of_parts
 from harness.metrics.kernel_distance import kernel_distance
 from harness.metrics.moments import moments
-from harness.metrics.precision_recall import ADM, SINGLE, Arithmetic, Manifold, _points, precision_recall
+from harness.metrics.precision_recall import ADM, SINGLE, Arithmetic, Manifold, _Block, precision_recall
 from harness.reconstruction import errors_of
 from tests.encoder_goldens import EncoderGolden
 
@@ -83,8 +82,9 @@ def _manifold_arrays(golden: EncoderGolden) -> None:
 def _paths(golden: EncoderGolden) -> set[str]:
     """In which precision distances are taken: half, or single where half overflows."""
     reference, samples = golden.arrays["in.ref"], golden.arrays["in.sample"]
-    blocks = [_points(*pair, ADM)[0] for pair in ((reference, reference), (samples, samples), (reference, samples))]
-    return {"fp16" if block.squares.dtype == torch.half else "fp32" for block in blocks}
+    pairs = ((reference, reference), (samples, samples), (reference, samples))
+    blocks = [_Block(rows, columns, slice(0, len(rows)), slice(0, len(columns)), "cpu") for rows, columns in pairs]
+    return {"fp16" if block.is_finite_in_half() else "fp32" for block in blocks}
 
 
 def _close(golden: EncoderGolden, name: str, got: Any, wanted: Any) -> None:
