@@ -14,19 +14,25 @@ FEWEST = 2
 # trainings of SiT (FID Lottery, arXiv 2606.20536), rounded up.
 PUBLISHED_VARIATION = 0.013
 
+# What is counted, not measured, is the same in every training.
+COUNTED = frozenset(
+    {"gflops", "gflops_per_image", "decoder_gflops", "nfe", "parameters", "trainable_parameters"},
+)
+
 
 @dataclass(frozen=True)
 class Interval:
     """A difference, half the width of its two-sided 95 % interval, and where that comes from.
 
     "seeds": Student's t over the differences of `pairs` matched trainings.  "prior": one pair, whose two values are
-    taken to vary from seed to seed by a coefficient of variation that was not measured on them.
+    taken to vary from seed to seed by a coefficient of variation that was not measured on them.  "counted": no
+    training changes it.
     """
 
     mean: float
     half_width: float
     pairs: int
-    method: Literal["seeds", "prior"]
+    method: Literal["seeds", "prior", "counted"]
 
     @property
     def low(self) -> float:
@@ -40,6 +46,16 @@ class Interval:
     def shows_nothing(self) -> bool:
         """Whether zero lies inside: the two arms may be equal."""
         return self.low <= 0 <= self.high
+
+
+def varies_as_fid(metric: str) -> bool:
+    """Whether the published variation of one training is of this number: Fréchet distances alone."""
+    return metric == "fid" or metric.startswith("fd_")
+
+
+def exactly(difference: float, pairs: int) -> Interval:
+    """The interval of what does not vary."""
+    return Interval(difference, 0.0, pairs, "counted")
 
 
 def over_seeds(mean: float, deviation: float, pairs: int) -> Interval | None:

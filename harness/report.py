@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from harness.intervals import Interval, of_one_pair, over_seeds
+from harness.intervals import COUNTED, PUBLISHED_VARIATION, Interval, of_one_pair, over_seeds, varies_as_fid
 from harness.records import Measurement, RunRecord
 from harness.run import Outcome
 from harness.stages import stages
-
-COMPARED = {"gflops", "gflops_per_image", "parameters"}
 
 
 def report(outcome: Outcome) -> str:
@@ -101,7 +99,8 @@ def report_of_seeds(outcomes: Sequence[Outcome]) -> list[str]:
 def _sure(measurement: Measurement, interval: Interval) -> str:
     origin = {
         "seeds": f"Student's t over {interval.pairs} training seeds",
-        "prior": "by the published variation of one training, 1.3 %",
+        "prior": f"by the published variation of one training, {PUBLISHED_VARIATION:.1%}",
+        "counted": "counted",
     }[interval.method]
     answer = "the interval holds zero: nothing is shown" if interval.shows_nothing else "the interval excludes zero"
     name = f"{measurement.name} {measurement.basis.words() if measurement.basis else ''}".strip()
@@ -113,11 +112,11 @@ def _is_judged(measurement: Measurement) -> bool:
 
 
 def _is_compared(measurement: Measurement) -> bool:
-    return _is_judged(measurement) or measurement.name in COMPARED
+    return _is_judged(measurement) or measurement.name in COUNTED
 
 
 def _is_distance(measurement: Measurement) -> bool:
-    return measurement.basis is not None and measurement.name.startswith(("fid", "fd_"))
+    return _is_judged(measurement) and varies_as_fid(measurement.name)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,7 @@
 """The leaderboard's page: `python -m harness board`."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import streamlit as st
 
 from harness.comparability import Key
 from harness.database import DATABASE, snapshot
+from harness.intervals import PUBLISHED_VARIATION
 from leaderboard import charts, queries
 from leaderboard.differences import intervals
 from leaderboard.queries import Board
@@ -17,6 +19,17 @@ from leaderboard.queries import Board
 TABLE_HEIGHT = 320
 GREY = "#8a8a8a"
 SHOWN = ["backbone", "registers", "stages", "count", "start_block", "seed", "status", "value", "difference", "gflops"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The board that is looked at, and what its values are."""
+
+    board: Board
+    metric: str
+    title: str
+    better: str
+    unit: str
 
 
 def main(results: Path) -> None:
@@ -33,34 +46,33 @@ def main(results: Path) -> None:
     boards = queries.boards(database)
     if boards.empty:
         st.info("No results yet. Start with `python -m harness run --backbone sit --registers dsr`.")
-        return
-    task, protocol = _choose_board(boards)
-    metrics = queries.metrics(database, task, protocol).set_index("key")
-    titles = _told_apart(metrics["title"])
-    key = str(
-        st.sidebar.selectbox("Metric", list(titles), format_func=titles.__getitem__, placeholder="nothing measured")
-    )
-    board, metric, better = Board(task, protocol, key), titles.get(key, ""), str(metrics["better"].get(key, "neither"))
-    runs = _filtered(queries.runs(database, board))
-    unit = metrics["unit"].get(key, "no run measured anything")
-    st.caption(f"{metric}: {unit}" + ("" if better == "neither" else f"; {better} is better"))
+    else:
+        _show_board(database, _choose(database, boards), results)
+    _show_evaluations(queries.evaluations(database))
+    _show_published(queries.published(database))
+    _show_problems(queries.problems(database))
+
+
+def _show_board(database: duckdb.DuckDBPyConnection, chosen: Choice, results: Path) -> None:
+    """Everything about runs that may be compared."""
+    runs = _filtered(queries.runs(database, chosen.board))
+    direction = "" if chosen.better == "neither" else f"; {chosen.better} is better"
+    st.caption(f"{chosen.title}: {chosen.unit}{direction}")
     if runs.empty:
         st.info("No run passes these filters.")
         return
     left, right = st.columns([3, 2])
     with left:
-        _show_arms(queries.arms(database, board), set(runs["backbone"]), set(runs["registers"]))
+        arms = _with_intervals(queries.arms(database, chosen.board), chosen.metric)
+        _show_arms(arms[arms["backbone"].isin(runs["backbone"]) & arms["registers"].isin(runs["registers"])])
     with right:
         st.subheader("Quality against cost")
         measured = runs.dropna(subset=["value", "gflops"])
         columns = ["backbone", "registers", "stages", "seed", "value", "difference", "gflops", "run_id"]
-        st.altair_chart(charts.quality_against_gflops(measured[columns], metric, better))
+        st.altair_chart(charts.quality_against_gflops(measured[columns], chosen.title, chosen.better))
     _show_runs(runs)
-    _show_not_compared(database, key)
+    _show_not_compared(database, chosen.board.key)
     _show_run(database, runs, results)
-    _show_evaluations(queries.evaluations(database))
-    _show_published(queries.published(database))
-    _show_problems(queries.problems(database))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
@@ -69,10 +81,18 @@ def _open(path: str, modified: int, inode: int) -> duckdb.DuckDBPyConnection:  #
     return snapshot(Path(path))
 
 
-def _choose_board(boards: pd.DataFrame) -> tuple[str, str]:
+def _choose(database: duckdb.DuckDBPyConnection, boards: pd.DataFrame) -> Choice:
+    """What the sidebar says; its widgets come in this order."""
     task = str(st.sidebar.selectbox("Task", list(boards["task"].unique())))
     protocols = list(boards[boards["task"] == task]["protocol"])
-    return task, str(st.sidebar.selectbox("Protocol", protocols, help="Values are compared within one protocol only."))
+    protocol = str(st.sidebar.selectbox("Protocol", protocols, help="Values are compared within one protocol only."))
+    metrics = queries.metrics(database, task, protocol).set_index("key")
+    titles = _told_apart(metrics["title"])
+    if not titles:
+        return Choice(Board(task, protocol, ""), "", "nothing measured", "neither", "no run measured anything")
+    key = str(st.sidebar.selectbox("Metric", list(titles), format_func=titles.__getitem__))
+    name, better, unit = (str(metrics[column][key]) for column in ("name", "better", "unit"))
+    return Choice(Board(task, protocol, key), name, titles[key], better, unit)
 
 
 def _told_apart(titles: pd.Series) -> dict[str, str]:
@@ -90,11 +110,16 @@ def _filtered(runs: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
-def _show_arms(arms: pd.DataFrame, backbones: set[str], registers: set[str]) -> None:
-    found = intervals(arms)
+def _with_intervals(arms: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Arms with how sure their differences are, which takes all of them."""
+    found = intervals(arms, metric)
+    arms = arms.copy()
     arms["± 95 %"] = [each.half_width if each else None for each in found]
-    arms["shows nothing"] = [each is not None and each.shows_nothing for each in found]
-    arms = arms[arms["backbone"].isin(backbones) & arms["registers"].isin(registers)]
+    arms["shows nothing"] = [each is None or each.shows_nothing for each in found]
+    return arms
+
+
+def _show_arms(arms: pd.DataFrame) -> None:
     st.subheader("Arms: mean over seeds, difference to none")
     shown = arms[["backbone", "registers", "stages", "runs", "diverged", "mean", "deviation", "difference", "± 95 %"]]
     grey = [f"color: {GREY}" if shows_nothing else "" for shows_nothing in arms["shows nothing"]]
@@ -102,8 +127,9 @@ def _show_arms(arms: pd.DataFrame, backbones: set[str], registers: set[str]) -> 
     st.dataframe(styled, hide_index=True, column_config=_rounded("mean", "deviation", "difference", "± 95 %"))
     st.caption(
         "A difference is taken seed by seed to the run without registers that is equal in everything else; ± 95 % is "
-        "Student's t over those pairs. One seed alone gets what repeated arms of this board vary by from seed to seed, "
-        "and not less than 1.3 % of each value (arXiv 2606.20536). Grey: the interval holds zero, which shows nothing. "
+        "Student's t over those pairs. One seed of a Fréchet distance gets what repeated arms of this board vary by, "
+        f"and not less than {PUBLISHED_VARIATION:.1%} of each value (arXiv 2606.20536). Grey: zero is inside, or nothing "
+        "is known: that shows nothing. "
         "All seeds count here, and the newest record of a run, never the best."
     )
 
@@ -137,10 +163,6 @@ def _show_published(published: pd.DataFrame) -> None:
     if not published.empty:
         with st.expander(f"Published: {len(published)} quoted figures, never ranked with what was measured here"):
             st.dataframe(published, hide_index=True)
-
-
-def _rounded(*columns: str) -> dict[str, Any]:
-    return {column: st.column_config.NumberColumn(format="%.4g") for column in columns}
 
 
 def _show_run(database: duckdb.DuckDBPyConnection, runs: pd.DataFrame, results: Path) -> None:
@@ -182,6 +204,10 @@ def _show_problems(problems: pd.DataFrame) -> None:
     if not problems.empty:
         with st.expander(f"{len(problems)} malformed files were left out"):
             st.dataframe(problems, hide_index=True)
+
+
+def _rounded(*columns: str) -> dict[str, Any]:
+    return {column: st.column_config.NumberColumn(format="%.4g") for column in columns}
 
 
 if __name__ == "__main__":

@@ -7,17 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from harness.claims import FRECHET, Claim, Difference, Level, OutOfReach, Setting
+from harness.claims import Claim, Difference, Level, OutOfReach, Setting
 from harness.database import DATABASE, rebuild, snapshot
 from harness.errors import UserError
-from harness.intervals import FEWEST, Interval, of_one_pair, over_seeds, variation_of
+from harness.intervals import COUNTED, FEWEST, Interval, exactly, of_one_pair, over_seeds, variation_of, varies_as_fid
 from harness.published import CLAIMS, PUBLISHED, Published, read_published
 from leaderboard.measured import Measured, Run, Value
 
 Verdict = Literal["confirmed", "contradicted", "inconclusive", "not yet measured"]
-
-# What is counted is the same for every training: one pair is enough.
-COUNTED: Final = {"gflops", "parameters"}
 
 # 100,000 steps of 1,024 images are the papers' 80 epochs, and are 79.9.
 WHOLE: Final = 0.99
@@ -203,10 +200,10 @@ def _interval(pairs: Sequence[Pair], mean: float, measured: Measured) -> Interva
     """Over seeds where there are several; by the published prior where there is one, of a distance like FID."""
     first = pairs[0]
     if first.value.metric in COUNTED:
-        return Interval(mean, 0.0, len(pairs), "seeds")
+        return exactly(mean, len(pairs))
     if len(pairs) >= FEWEST:
         return over_seeds(mean, statistics.stdev(pair.difference for pair in pairs), len(pairs))
-    if first.base is None or first.value.metric not in FRECHET:
+    if first.base is None or not varies_as_fid(first.value.metric):
         return None
     return of_one_pair(first.value.value, first.base.value, variation_of(measured.spreads(first.value.key)))
 

@@ -109,7 +109,7 @@ def _interval(row: Row) -> str:
         return "changed nothing"
     if row.interval is None:
         return "one seed"
-    return f"[{row.interval.low:+.4g}, {row.interval.high:+.4g}]" + ("" if row.interval.method == "seeds" else " prior")
+    return f"[{row.interval.low:+.4g}, {row.interval.high:+.4g}]" + (" prior" if row.interval.method == "prior" else "")
 
 
 def _bounds(row: Row) -> str:

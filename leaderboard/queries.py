@@ -67,7 +67,7 @@ def metrics(database: duckdb.DuckDBPyConnection, task: str, protocol: str) -> pd
             SELECT record_id, run_id FROM runs WHERE task = $task AND protocol = $protocol
             UNION ALL
             SELECT e.record_id, e.run_id FROM evaluations e
-            WHERE e.run_id IN (SELECT run_id FROM runs WHERE task = $task AND protocol = $protocol)
+            WHERE protocol = $protocol AND e.run_id IN (SELECT run_id FROM runs WHERE task = $task)
         )
         SELECT m."key", any_value(m.name) AS name, any_value(m.title) AS title, any_value(m.unit) AS unit,
                any_value(m.better) AS better, count(*) AS records

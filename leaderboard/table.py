@@ -47,7 +47,7 @@ def markdown(results: Path, task: str) -> str:
         "|---|---|---|---|---|---|---|---|"
     )
     main, accuracy, norms = by_metric[HEADLINE], by_metric[SECOND], by_metric[OUTLIERS]
-    changes = intervals(main)
+    changes = intervals(main, HEADLINE)
     rows = [_row(main.iloc[i], changes[i], accuracy.iloc[i], norms.iloc[i]) for i in range(len(main))]
     return "\n".join([header, *rows, "", f"Protocol: {protocol}; {EXPLAINED}"])
 
@@ -68,7 +68,7 @@ def difference(arm: pd.Series, found: Interval | None) -> str:
     if arm["registers"] == "none":
         return ""
     if found is None:
-        return "no matched run"
+        return f"{arm['difference']:+.2f} (one seed)" if arm["pairs"] else "no matched run"
     seeds = " (one seed)" if found.method == "prior" else ""
     text = f"{found.mean:+.2f} ± {found.half_width:.2f}{seeds}"
     return f"*{text}*" if found.shows_nothing else text
