@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 
@@ -56,6 +57,17 @@ def add_extractor_weights(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="[EXTRACTOR=]PATH",
         help="the extractor's weights, instead of the published ones",
+    )
+
+
+def add_references_dir(parser: argparse.ArgumentParser) -> None:
+    """Where references lie."""
+    parser.add_argument(
+        "--references-dir",
+        type=Path,
+        default=Path("references"),
+        metavar="DIR",
+        help="references (default: references)",
     )
 
 

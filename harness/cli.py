@@ -13,6 +13,7 @@ from harness.arguments import (
     add_encoder,
     add_extractor_weights,
     add_machine,
+    add_references_dir,
     names,
     print_json,
     whole,
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_board(verbs)
     bench_cli.add(verbs)
     encoder_cli.add(verbs)
-    evaluation_cli.add_verbs(verbs)
+    evaluation_cli.add(verbs)
     return parser
 
 
@@ -93,9 +94,7 @@ def _add_run(verbs: Any) -> None:
         metavar="LIST",
         help="judge the samples against these too: A,B (`refs list`)",
     )
-    run.add_argument(
-        "--references-dir", default="references", metavar="DIR", help="where they are (default: references)"
-    )
+    add_references_dir(run)
     add_extractor_weights(run)
     run.add_argument("--again", action="store_true", help="run even if there is a result: adds a further record")
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration as JSON, and stop")

@@ -23,12 +23,13 @@ from harness.feature_store import extract_all
 from harness.files import require_writable
 from harness.image_sets import Expected, Survey, open_images, require_plausible, survey, with_oddities
 from harness.locks import alone_in
+from harness.machine import name_of
 from harness.metrics.moments import MomentAccumulator, Moments
 from harness.open_extractor import open_extractor
 from harness.records import Measurement, Provenance, RunRecord
 from harness.references import ReferenceManifest, require_same_extractor
 from harness.scoring import Judged, OpenReference, not_given, score
-from harness.stored_images import CHUNK, StoredImages, chunks
+from harness.stored_images import StoredImages, chunks
 from harness.workspace import Workspace
 
 EVALUATIONS = "evaluations"
@@ -185,13 +186,6 @@ def score_run(samples: Path, names: Sequence[str], guidance: GuidanceUsed, setti
         return Scores(scores.measurements, [*with_oddities(found).notes, *scores.notes])
 
 
-def require_references(names: Sequence[str], setting: Setting) -> None:
-    """Raise UserError unless there are references of these names: what can be asked before anything is computed."""
-    for name in names:
-        if name != DIGITS.name:
-            references.find(setting.references, name)
-
-
 def _subject(request: Request, setting: Setting) -> _Subject:
     if request.run_id is None:
         assert request.images is not None, "nothing to judge"
@@ -320,11 +314,10 @@ def _class_by_class(found: Survey) -> bool:
 
 
 def _provenance(device: torch.device) -> Provenance:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return provenance.collect(
         device=str(device),
-        device_name=name,
+        device_name=name_of(device),
         precision="float32",
         threads=torch.get_num_threads(),
-        sampling_batch=CHUNK,
+        sampling_batch=None,
     )

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.arguments import add_machine, positive, print_json
+from harness.arguments import add_extractor_weights, add_machine, add_references_dir, names, positive, print_json
 from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.evaluating import Setting
 
-REFERENCES = "references"
 
-
-def add_verbs(verbs: Any) -> None:
+def add(verbs: Any) -> None:
     """Add them to the other verbs."""
     _add_eval(verbs)
     _add_refs(verbs)
@@ -28,10 +26,16 @@ def _add_eval(verbs: Any) -> None:
         "its own kind. An interrupted evaluation goes on where it stopped; a finished one is shown again.",
     )
     what = evaluate.add_mutually_exclusive_group(required=True)
-    what.add_argument("--images", type=Path, metavar="DIR_OR_NPZ", help="a folder of PNGs, or ADM's .npz (arr_0)")
+    what.add_argument(
+        "--images", type=Path, metavar="DIR_OR_NPZ", help="a folder of PNG or JPEG, an .npz with arr_0, or an .npy"
+    )
     what.add_argument("--run", metavar="ID", help="the samples of a finished run, with all that its record says")
     evaluate.add_argument(
-        "--references", metavar="LIST", help="references by name: A,B (for 8 x 8 grey images: digits)"
+        "--references",
+        type=names,
+        default=(),
+        metavar="LIST",
+        help="references by name: A,B (for 8 x 8 grey images: digits)",
     )
     evaluate.add_argument("--title", default="", help="what the images are, for people")
     evaluate.add_argument(
@@ -43,69 +47,83 @@ def _add_eval(verbs: Any) -> None:
     )
     evaluate.add_argument("--expect-images", type=positive, metavar="N", help="refuse any other number of images")
     evaluate.add_argument("--expect-classes", type=positive, metavar="N", help="refuse any other number of classes")
-    evaluate.add_argument("--again", action="store_true", help="evaluate even if there is a result")
-    evaluate.add_argument("--runs", default="runs", metavar="DIR", help="features on their way (default: runs)")
+    evaluate.add_argument(
+        "--again", action="store_true", help="evaluate even if there is a result: adds a further record"
+    )
+    evaluate.add_argument(
+        "--runs",
+        default="runs",
+        metavar="DIR",
+        help="features on their way, and where --run finds the run (default: runs)",
+    )
     evaluate.add_argument("--results", default="results", metavar="DIR", help="the records (default: results)")
     _add_extraction(evaluate)
     evaluate.set_defaults(verb=_eval)
 
 
 def _add_refs(verbs: Any) -> None:
-    refs = verbs.add_parser("refs", help="the sets that images are compared with: build, import, list, verify")
+    refs = verbs.add_parser(
+        "refs",
+        help="the sets that images are compared with: build, import, list, verify",
+        description="References are statistics of real images, one for each extractor. They lie in --references-dir.",
+    )
     what = refs.add_subparsers(title="what", required=True, metavar="build|import|list|verify")
     build = what.add_parser("build", help="make a reference of a folder of images")
     build.add_argument("images", type=Path, metavar="DIR", help="images, in folders of any depth")
     build.add_argument("--name", required=True, help="what the reference is called")
-    build.add_argument("--extractor", required=True, metavar="LIST", help="extractors: NAME,NAME")
+    build.add_argument(
+        "--extractor", required=True, type=names, metavar="LIST", help="extractors of `list extractors`: NAME,NAME"
+    )
     build.add_argument("--split", default="unknown", help="train, validation ...")
     build.add_argument(
         "--crop", choices=("adm", "none"), default="adm", help="ADM's (default), or none: all as they are"
     )
-    build.add_argument("--size", type=positive, default=256, help="of the crop (default 256)")
+    build.add_argument(
+        "--size", type=positive, default=256, help="side of ADM's crop (default 256; no effect with --crop none)"
+    )
     build.add_argument("--limit", type=positive, metavar="N", help="at most N images, spread over all")
     build.add_argument(
-        "--features", type=positive, default=10_000, metavar="N", help="of how many features are kept (default 10000)"
+        "--features",
+        type=positive,
+        default=10_000,
+        metavar="N",
+        help="keep the features of at most N images, for precision, recall and KID (default 10000)",
     )
     _add_extraction(build)
     build.set_defaults(verb=_build)
     taken = what.add_parser("import", help="take over published statistics")
     taken.add_argument("file", type=Path, metavar="FILE", help="an .npz file with mu and sigma")
     taken.add_argument("--name", required=True, help="what the reference is called")
-    taken.add_argument("--kind", choices=("adm", "torch-fidelity", "clean-fid"), required=True, help="whose it is")
+    taken.add_argument(
+        "--kind",
+        choices=("adm", "torch-fidelity", "clean-fid"),
+        required=True,
+        help="adm: ADM's VIRTUAL_*.npz; torch-fidelity: JiT's; clean-fid: clean-fid's",
+    )
     taken.add_argument("--split", default="unknown", help="train, validation ...: as far as you know")
-    taken.add_argument("--extractor", metavar="NAME", help="the one of ours that sees as the one that made it")
+    taken.add_argument(
+        "--extractor",
+        metavar="NAME",
+        help="ours that equals theirs (default: inception-legacy-tensorflow, -torch-fidelity or -clean, by --kind)",
+    )
     _add_extraction(taken)
     taken.set_defaults(verb=_import)
-    for name, help_ in (("list", "what there is"), ("verify", "hash every file again")):
-        shown = what.add_parser(name, help=help_)
-        if name == "verify":
-            shown.add_argument("name", nargs="?", metavar="NAME", help="one reference (default: all)")
-        _add_references(shown)
-        shown.add_argument("--json", action="store_true", help="for machines")
-        shown.set_defaults(verb=_list if name == "list" else _verify)
+    listed = what.add_parser("list", help="what there is")
+    add_references_dir(listed)
+    listed.add_argument("--json", action="store_true", help="for machines")
+    listed.set_defaults(verb=_list)
+    verified = what.add_parser("verify", help="hash every file again, and say what is inside")
+    verified.add_argument("name", nargs="?", metavar="NAME", help="one reference (default: all)")
+    add_references_dir(verified)
+    verified.add_argument("--json", action="store_true", help="for machines")
+    verified.set_defaults(verb=_verify)
 
 
 def _add_extraction(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--extractor-weights",
-        action="append",
-        default=[],
-        metavar="[EXTRACTOR=]PATH",
-        help="the extractor's weights, instead of the published ones",
-    )
-    _add_references(parser)
+    add_extractor_weights(parser)
+    add_references_dir(parser)
     add_machine(parser)
     parser.add_argument("--json", action="store_true", help="for machines")
-
-
-def _add_references(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--references-dir",
-        type=Path,
-        default=Path(REFERENCES),
-        metavar="DIR",
-        help=f"references (default: {REFERENCES})",
-    )
 
 
 def _eval(options: argparse.Namespace) -> None:
@@ -118,7 +136,7 @@ def _eval(options: argparse.Namespace) -> None:
 
     request = Request(
         images=options.images,
-        references=_names(options.references),
+        references=options.references,
         run_id=options.run,
         title=options.title,
         declared=declared,
@@ -136,8 +154,7 @@ def _build(options: argparse.Namespace) -> None:
     from harness.references import require_free
 
     setting = _setting(options)
-    names = _names(options.extractor)
-    for name in names:
+    for name in options.extractor:
         require_free(options.references_dir, options.name, name)
     wanted = Wanted(
         folder=options.images,
@@ -148,7 +165,7 @@ def _build(options: argparse.Namespace) -> None:
         limit=options.limit,
         features=options.features,
     )
-    _show([build(wanted, setting.extractor(name), options.references_dir) for name in names], options)
+    _show([build(wanted, setting.extractor(name), options.references_dir) for name in options.extractor], options)
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -193,6 +210,7 @@ def _show(manifests: Sequence[Any], options: argparse.Namespace) -> None:
 
 def _setting(options: argparse.Namespace, runs: Path = Path("runs"), results: Path = Path("results")) -> "Setting":
     from harness.evaluating import Setting
+    from harness.extractors import weights_by_extractor
     from harness.machine import start
 
     return Setting(
@@ -200,21 +218,5 @@ def _setting(options: argparse.Namespace, runs: Path = Path("runs"), results: Pa
         results=results,
         references=options.references_dir,
         device=start(options.device, options.threads),
-        weights=_weights(options.extractor_weights),
+        weights=weights_by_extractor(options.extractor_weights),
     )
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
-
-
-def _weights(words: Sequence[str]) -> dict[str, str]:
-    """By extractor; "" where only a path was given."""
-    from harness.extractors import TIMM, names
-
-    given = {}
-    for word in words:
-        name, equals, path = word.partition("=")
-        known = bool(equals) and (name in names() or name.startswith(TIMM))
-        given.update({name: path} if known else {"": word})
-    return given

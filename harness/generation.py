@@ -88,7 +88,7 @@ def _judge(config: RunConfig, pixels: Pixels, kept: Path, space: Workspace, made
     if not names:
         return Scores([], ["not judged: name references (--references, or later `eval --run`)"])
     setting = Setting(
-        references=Path(execution.references_dir),
+        references=execution.references_dir,
         device=made_from.codec.device,
         weights=weights_by_extractor(execution.extractor_weights),
     )

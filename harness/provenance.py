@@ -15,7 +15,7 @@ PACKAGES = ("harness", "baselines", "dsr")
 LIBRARIES = ("torch", "numpy", "torchdiffeq", "scikit-learn", "pydantic")
 
 
-def collect(*, device: str, device_name: str, precision: str, threads: int, sampling_batch: int) -> Provenance:
+def collect(*, device: str, device_name: str, precision: str, threads: int, sampling_batch: int | None) -> Provenance:
     """The provenance of a result that is being made now."""
     commit, dirty = _checkout()
     return Provenance(

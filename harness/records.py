@@ -39,7 +39,10 @@ class SampleGrid(Frozen):
 
 
 class Provenance(Frozen):
-    """Which code, on which machine, made a record.  `commit` is None outside a checkout."""
+    """Which code, on which machine, made a record.
+
+    `commit` is None outside a checkout, `sampling_batch` where nothing was sampled.
+    """
 
     commit: str | None
     dirty: bool | None
@@ -49,7 +52,7 @@ class Provenance(Frozen):
     device: str
     precision: str
     threads: PositiveInt
-    sampling_batch: PositiveInt
+    sampling_batch: PositiveInt | None
 
 
 class RunRecord(Frozen):

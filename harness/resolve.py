@@ -287,7 +287,7 @@ def _check_ends(sampler: SdeSampler, *, is_direct: bool) -> None:
 def _check_references(execution: Execution) -> None:
     for name in execution.references:
         if name != DIGITS.name:
-            references.find(Path(execution.references_dir), name)
+            references.find(execution.references_dir, name)
 
 
 def _check_labels(config: RunConfig, network: Network) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -299,7 +300,7 @@ class Execution(Frozen):
     decoder: str | None = None
     statistics: str | None = None
     references: tuple[str, ...] = ()
-    references_dir: str = "references"
+    references_dir: Path = Path("references")
     extractor_weights: tuple[str, ...] = ()
     results: str = "results"
     runs: str = "runs"

@@ -128,8 +128,8 @@ def _show_arms(arms: pd.DataFrame) -> None:
     st.caption(
         "A difference is taken seed by seed to the run without registers that is equal in everything else; ± 95 % is "
         "Student's t over those pairs. One seed of a Fréchet distance gets what repeated arms of this board vary by, "
-        f"and not less than {PUBLISHED_VARIATION:.1%} of each value (arXiv 2606.20536). Grey: zero is inside, or nothing "
-        "is known: that shows nothing. "
+        f"and not less than {PUBLISHED_VARIATION:.1%} of each value (arXiv 2606.20536). Grey: zero is inside, or "
+        "nothing is known: that shows nothing. "
         "All seeds count here, and the newest record of a run, never the best."
     )
 
