@@ -6,7 +6,7 @@ from harness.registers import DenoiserRegisters, LongerTraining
 
 
 def matching(registers: DenoiserRegisters, network: Network) -> LongerTraining:
-    """How many times the steps cost as much as training with these registers, to half a per cent.
+    """How many times the steps cost as much as training with these registers, to six tenths of a per cent.
 
     Registers cost as many operations as MLPs that are wider by some factor; these are a share of the whole.  A training
     step is three forward passes' worth of operations with registers and without, so that the ratio is a forward pass's.

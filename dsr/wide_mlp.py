@@ -7,7 +7,7 @@ DIGITS = 6
 
 
 def matching(registers: DenoiserRegisters, network: Network) -> WiderMlp:
-    """How much wider MLPs cost as much as these registers, to half a per cent of the whole network.
+    """How much wider MLPs cost as much as these registers, to six tenths of a per cent of the whole network.
 
     In multiply-adds of matrix products, D the width, T the tokens, K the registers, r the MLP's ratio: a block with
     registers does K (4 + 2 r) D^2 + 2 D ((T + K)^2 - T^2) more, and 6 K D^2 where each token is modulated apart; a

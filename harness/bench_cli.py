@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from harness.arguments import positive, print_json, whole
+from harness.errors import UserError
 
 BENCHED = "sit-s-2,dit-s-2,jit-b-16,rae-dit-s,rae-dit-dh-s"
 INCEPTION_WIDTH = 2048
@@ -13,21 +14,24 @@ def add(verbs: Any) -> None:
     """The verb `bench`."""
     bench = verbs.add_parser(
         "bench",
-        help="time a training step and a forward pass with and without registers",
+        help="time what registers, encoders, metrics and whole configurations cost",
         description="Time backbones at their official input with registers and without, in turns in one process, and "
-        "compare with the ratio of operations. Run it on an idle machine.",
+        "compare with the ratio of operations; or, with one of --encoder, --frechet and --cost, something else. Run it "
+        "on an idle machine.",
+    )
+    other = bench.add_mutually_exclusive_group()
+    other.add_argument("--encoder", metavar="NAME", help="an encoder with test-time registers and without")
+    other.add_argument(
+        "--frechet", action="store_true", help="the Fréchet distance at 2,048 dimensions, and clean-fid's"
+    )
+    other.add_argument(
+        "--cost", action="store_true", help="latency, images per second, memory and MFU of configurations"
     )
     bench.add_argument("--backbones", default=BENCHED, metavar="LIST", help=f"exact names (default: {BENCHED})")
-    bench.add_argument("--registers", default="denoiser", help="the preset to compare with none (default: denoiser)")
-    bench.add_argument("--pairs", type=positive, default=7, help="how many pairs of timings (default: 7)")
+    bench.add_argument("--registers", default="denoiser", help="the preset (default: denoiser)")
+    bench.add_argument("--pairs", type=positive, default=7, help="how many timings of each (default: 7)")
     bench.add_argument("--batch", type=positive, default=2, help="images at once (default: 2)")
-    bench.add_argument("--compile", action="store_true", help="the encoder under torch.compile")
-    other = bench.add_mutually_exclusive_group()
-    other.add_argument("--encoder", metavar="NAME", help="time an encoder with test-time registers instead")
-    other.add_argument("--frechet", action="store_true", help="time the Fréchet distance against clean-fid's instead")
-    other.add_argument(
-        "--cost", action="store_true", help="what each configuration costs: latency, images per second, memory, MFU"
-    )
+    bench.add_argument("--compile", action="store_true", help="--encoder under torch.compile")
     bench.add_argument("--device", default="auto", help="where --cost is timed (default: a GPU if there is one)")
     bench.add_argument("--threads", type=whole, default=0, help="CPU threads (default: every core of this process)")
     bench.add_argument("--json", action="store_true", help="for machines")
@@ -35,6 +39,8 @@ def add(verbs: Any) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    if options.compile and options.encoder is None:
+        raise UserError("--compile is for --encoder alone", "add --encoder NAME, or leave --compile out")
     if options.encoder is not None:
         timed = _encoder(options)
     elif options.frechet:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from harness.frozen import Fraction, Frozen, NonNegativeFloat, NonNegativeInt, PositiveInt
-from harness.spec import Guidance, RunConfig, Task
+from harness.spec import RunConfig, Task
 
 UNKNOWN: Final = "unknown"
 Sha256 = str
@@ -40,22 +40,29 @@ class ReferenceIdentity(Frozen):
 
 
 class GuidanceUsed(Frozen):
-    """How sampling was guided: by what, how strongly, when (t = 0 noise), and whether it was `chosen` by the score."""
+    """How sampling was guided: by what, how strongly, when (t = 0 noise), and whether it was `chosen` by the score.
+
+    `channels` and `edges` are the families' ways (harness.spec.Guidance).  `registers` is the scale of register
+    guidance, 1 where there is none.
+    """
 
     kind: Literal["none", "classifier-free", "autoguidance", "unknown"] = "none"
     scale: NonNegativeFloat = 1.0
     outside: NonNegativeFloat = 1.0
     interval: tuple[Fraction, Fraction] = (0.0, 1.0)
+    channels: Literal["first-three", "all", "unknown"] = "all"
+    edges: Literal["closed", "open", "left-open", "unknown"] = "closed"
     guide_sha256: str = ""
+    registers: NonNegativeFloat = 1.0
     chosen: Literal["untuned", "tuned", "unknown"] = "untuned"
 
     def words(self) -> str:
         """In words: "classifier-free 1.5 in 0.1 to 1 (tuned)"; "" for none."""
-        if self.kind == "none":
-            return ""
         first, last = self.interval
         within = "" if self.interval == (0.0, 1.0) else f" in {first:g} to {last:g}"
-        return f"{self.kind} {self.scale:g}{within} ({self.chosen})"
+        by_class = f"{self.kind} {self.scale:g}{within} ({self.chosen})" if self.kind != "none" else ""
+        by_registers = f"register guidance {self.registers:g}" if self.registers != 1.0 else ""
+        return ", ".join(filter(None, [by_class, by_registers]))
 
 
 UNGUIDED = GuidanceUsed()
@@ -77,11 +84,6 @@ class Basis(Frozen):
     guidance: GuidanceUsed = UNGUIDED
     settings: str = ""
 
-    @property
-    def digest(self) -> str:
-        """Six hexadecimal digits, equal for equal bases."""
-        return _digest(self.model_dump(mode="json", exclude=_NAMES))[:6]
-
     def words(self) -> str:
         """What tells this basis from others: "against val-50k (inception-clean), classifier-free 1.5"."""
         reference = f"against {self.reference.name}" if self.reference else ""
@@ -92,8 +94,8 @@ class Basis(Frozen):
 class Conditions(Frozen):
     """What all values of a run or of a set of images have in common, and must share with others to be compared.
 
-    `data` names the images that were learned, by their fingerprint; `resize` is what happened to generated images
-    before they were stored; `labels` is how classes were chosen.
+    `data` names the images that were learned, by their fingerprint, "unknown" for a released model; `resize` is what
+    happened to generated images before they were stored; `labels` is how classes were chosen.
     """
 
     task: str = UNKNOWN
@@ -132,6 +134,13 @@ class Key(Frozen):
         """Twelve hexadecimal digits, equal for values that may be compared."""
         return _digest(_flat(self))[:12]
 
+    def without_register_guidance(self) -> "Key":
+        """The key that the matched value without registers has: guidance by registers is these registers' own."""
+        if self.basis is None or self.basis.guidance.registers == 1.0:
+            return self
+        guidance = self.basis.guidance.model_copy(update={"registers": 1.0})
+        return self.model_copy(update={"basis": self.basis.model_copy(update={"guidance": guidance})})
+
     def differences(self, other: "Key") -> list[str]:
         """What forbids to compare two values, in words, such as "labels: balanced here, random there"; none if same."""
         mine, theirs = _flat(self), _flat(other)
@@ -169,7 +178,7 @@ def conditions_of(config: RunConfig) -> Conditions:
     task = config.task
     return Conditions(
         task=task.name,
-        data=_data(task),
+        data=UNKNOWN if config.weights else _data(task),
         num_images=config.protocol.num_images,
         channels=task.channels,
         height=task.image_size,
@@ -180,15 +189,20 @@ def conditions_of(config: RunConfig) -> Conditions:
     )
 
 
-def guidance_used(guidance: Guidance) -> GuidanceUsed:
-    """Guidance by a class or by a weaker network, as a key holds it; what changes nothing is none."""
+def guidance_used(config: RunConfig) -> GuidanceUsed:
+    """How a run's samples are guided, by a class, a weaker network or registers; what changes nothing is none."""
+    guidance, by_registers = config.protocol.guidance, config.registers.guidance
+    registers = by_registers.scale if by_registers else 1.0
     if guidance.scale == 1.0 and guidance.outside == 1.0:
-        return UNGUIDED
+        return GuidanceUsed(registers=registers)
     return GuidanceUsed(
         kind="classifier-free" if guidance.guide is None else "autoguidance",
         scale=guidance.scale,
         outside=guidance.outside,
         interval=guidance.interval,
+        channels=guidance.channels,
+        edges=guidance.edges,
+        registers=registers,
         guide_sha256=guidance.guide.weights_sha256 if guidance.guide else "",
         chosen=guidance.chosen,
     )

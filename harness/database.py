@@ -23,7 +23,7 @@ from harness.store import Problem, Stored, read_all
 
 DATABASE = "leaderboard.duckdb"
 
-# One table, one place: column -> (SQL type, value of a record's row).
+# Column -> SQL type.
 _RUNS = {
     "record_id": "VARCHAR",
     "run_id": "VARCHAR",
@@ -88,7 +88,15 @@ _MEASUREMENTS = {
     "guidance": "VARCHAR",
 }
 # One row for each comparability key: values are compared within one of them.
-_KEYS = {"key": "VARCHAR", "name": "VARCHAR", "task": "VARCHAR", "title": "VARCHAR", "fields": "VARCHAR"}
+# `none_key` is that of the matched value without registers, which differs where registers guide.
+_KEYS = {
+    "key": "VARCHAR",
+    "none_key": "VARCHAR",
+    "name": "VARCHAR",
+    "task": "VARCHAR",
+    "title": "VARCHAR",
+    "fields": "VARCHAR",
+}
 _OUTLIERS = {
     "record_id": "VARCHAR",
     **{name: "INTEGER" if name == "block" else "DOUBLE" for name in OutlierStatistics.model_fields},
@@ -271,6 +279,7 @@ def _measurement_row(stored: Stored | StoredEvaluation, measurement: Measurement
 def _key_row(digest: str, key: Key) -> dict[str, Any]:
     return {
         "key": digest,
+        "none_key": key.without_register_guidance().digest,
         "name": key.metric,
         "task": key.conditions.task,
         "title": _title(key.metric, key.basis),

@@ -3,12 +3,17 @@
 from typing import Any
 
 from harness import registry
+from harness.comparability import conditions_of
 from harness.spec import RunConfig
 
 
 def shown_run(config: RunConfig) -> dict[str, Any]:
-    """A resolved run as `--dry-run` shows it: all that it is, its id, and how often it sees each image."""
-    shown = config.model_dump(mode="json") | {"run_id": config.run_id, "training_steps": config.training_steps}
+    """A resolved run as `--dry-run` shows it: all that it is, its id, its part of the comparability key, its epochs."""
+    shown = config.model_dump(mode="json") | {
+        "run_id": config.run_id,
+        "training_steps": config.training_steps,
+        "conditions": conditions_of(config).model_dump(mode="json"),
+    }
     if config.task.num_training_images is not None:
         shown["epochs"] = config.training_steps * config.recipe.batch_size / config.task.num_training_images
     return shown

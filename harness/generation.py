@@ -59,11 +59,12 @@ def make(config: RunConfig, space: Workspace, made_from: Sampled, precision: str
 
 
 def _unguided(config: RunConfig, space: Workspace, made_from: Sampled, precision: str) -> Scores:
-    """What the same network gives without guidance; nothing where the protocol has none."""
-    if guidance_used(config.protocol.guidance) == UNGUIDED:
+    """What the same network gives without guidance of any kind; nothing where there is none."""
+    if guidance_used(config) == UNGUIDED:
         return Scores([], [])
     protocol = config.protocol.model_copy(update={"guidance": Guidance()})
-    plain = config.model_copy(update={"protocol": protocol})
+    registers = config.registers.model_copy(update={"guidance": None})
+    plain = config.model_copy(update={"protocol": protocol, "registers": registers})
     pixels = _sample(plain, space, made_from, precision, lambda: None)
     if pixels is None:
         return Scores([], ["sampling without guidance gave values that are no numbers"])
@@ -76,7 +77,7 @@ def _sample(
     """Batches belong to the weights that made them, to what decodes them, and to the guidance."""
     codec: Codec = made_from.codec
     words = [sha256_of(space.weights)[:12], (codec.weights_sha256 or "")[:12]]
-    words += ["guided"] if guidance_used(config.protocol.guidance) != UNGUIDED else []
+    words += ["guided"] if guidance_used(config) != UNGUIDED else []
     return sample_all(config, made_from, space.sample_parts / "-".join(filter(None, words)), precision, on_part)
 
 
@@ -92,7 +93,7 @@ def _judge(config: RunConfig, pixels: Pixels, kept: Path, space: Workspace, made
         device=made_from.codec.device,
         weights=weights_by_extractor(execution.extractor_weights),
     )
-    return score_run(kept, names, guidance_used(config.protocol.guidance), setting, space.features)
+    return score_run(kept, names, guidance_used(config), setting, space.features)
 
 
 def _labels(config: RunConfig, pixels: Pixels) -> Labels:

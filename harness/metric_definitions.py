@@ -114,7 +114,7 @@ def definitions_of(extractor: str) -> tuple[MetricDefinition, ...]:
 
 
 def is_inception(extractor: str) -> bool:
-    """Whether published numbers of this kind of features are at 50,000 images."""
+    """Whether these are Inception features, whose published numbers are at 50,000 images."""
     return BY_EXTRACTOR.get(extractor) is INCEPTION
 
 

@@ -81,7 +81,7 @@ class OutlierStatistics(Frozen):
         return self.share_above_3x >= LEAST_TOKENS and self.images_above_3x >= LEAST_IMAGES
 
 
-def probed(protocol: Protocol) -> Basis:
+def basis_of_probe(protocol: Protocol) -> Basis:
     """What a value over all blocks and noise levels rests on: how many images were probed, and where."""
     times = ", ".join(f"{time:g}" for time in protocol.noise_levels)
     return Basis(settings=f"{protocol.outlier_images} images at t = {times}")

@@ -21,7 +21,7 @@ def or_absent(value: float | None, say: Callable[[float], str]) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """ "1 image", "2 images"."""
+    """A number with its noun: "1 image", "2 images"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from harness.circumstances import circumstances_of
-from harness.comparability import Basis, conditions_of
+from harness.comparability import Basis, conditions_of, guidance_used
 from harness.digits_judge import EXTRACTOR, REFERENCE
-from harness.outlier_records import probed
+from harness.outlier_records import basis_of_probe
 from harness.records import Measurement, Provenance, RunRecord
 from harness.spec import RunConfig
 
@@ -54,8 +54,13 @@ def _from_first(written: dict[str, Any]) -> dict[str, Any]:
 def _with_basis(config: RunConfig, measurement: Measurement) -> Measurement:
     """Version 1 knew one judge, and named its weights and its reference in the note."""
     if measurement.name == "outlier_max_over_median":
-        return measurement.model_copy(update={"basis": probed(config.protocol)})
-    if measurement.name not in _JUDGED_BY_DIGITS or EXTRACTOR.weights_sha256[:12] not in measurement.note:
+        return measurement.model_copy(update={"basis": basis_of_probe(config.protocol)})
+    if measurement.name not in _JUDGED_BY_DIGITS:
         return measurement
+    guidance = guidance_used(config)
+    if EXTRACTOR.weights_sha256[:12] not in measurement.note:
+        another = Basis(guidance=guidance, settings=f"as noted: {measurement.note}")
+        return measurement.model_copy(update={"basis": another})
     reference = REFERENCE if measurement.name == "fd_digits" else None
-    return measurement.model_copy(update={"basis": Basis(extractor=EXTRACTOR, reference=reference)})
+    known = Basis(extractor=EXTRACTOR, reference=reference, guidance=guidance)
+    return measurement.model_copy(update={"basis": known})

@@ -66,7 +66,7 @@ def _number(value: float) -> str:
 
 def _gap(record: RunRecord, measurement: Measurement, none: RunRecord | None) -> float | None:
     """The difference to the matched run's value of the same comparability key; None where there is none."""
-    base = none and none.of_key(record.key(measurement))
+    base = none and none.of_key(record.key(measurement).without_register_guidance())
     return measurement.value - base.value if base else None
 
 

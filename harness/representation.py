@@ -2,12 +2,10 @@
 
 # N batch, C channels, H height, W width
 
-import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +26,10 @@ from harness.discriminator import Discriminator
 from harness.encoder_folder import encoder_named
 from harness.encoder_weights import LoadedEncoder, load
 from harness.encoders import EncoderDefinition
-from harness.errors import UserError, disk_error
+from harness.errors import UserError
 from harness.files import sha256_of, write_bytes
 from harness.latent_statistics import gather, read_statistics, write_statistics
+from harness.locks import alone_in
 from harness.mae_decoder import MaeDecoder, fresh_decoder, load_decoder
 from harness.perceptual import perceptual_of
 from harness.progress import say
@@ -182,7 +181,7 @@ class Stage1:
     ) -> Path:
         """Train a decoder on the encoder without test-time registers; a finished one is found again."""
         file = self.place_of_decoder(recipe, judged_by)
-        with _alone(file.parent):
+        with alone_in(file.parent):
             if file.exists():
                 return file
             perceptual = perceptual_of(recipe, self.shape, self.device)
@@ -202,7 +201,7 @@ class Stage1:
         if self.config.execution.statistics is not None:
             return Path(self.config.execution.statistics)
         task, file = self.config.task, self.place_of_statistics(frozen)
-        with _alone(file.parent):
+        with alone_in(file.parent):
             if not file.exists():
                 images, partial = self.images(), file.with_name("partial.safetensors")
                 say(f"gathering the statistics of {len(images)} images' latents, once: {file}")
@@ -271,20 +270,3 @@ def _state(decoder: MaeDecoder) -> dict[str, Tensor]:
 def _digest(about: dict[str, Any] | Sequence[Any], *, whole: bool = False) -> str:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     return digest if whole else digest[:SHOWN_DIGITS]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time in a folder; others wait, and find what it made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("ab")
-    except OSError as error:
-        raise disk_error(folder, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another process, which is at work in {folder}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

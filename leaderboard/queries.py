@@ -6,26 +6,29 @@ import duckdb
 import pandas as pd
 
 # A run that was repeated has several records: the newest counts, never the best.  A later evaluation of a run's own
-# samples counts as the run's.
+# samples counts as the run's, unless the run was made anew after it.
 _LATEST = """
 WITH latest AS (
     SELECT * FROM runs QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1
 ),
 judged AS (
     SELECT run_id, record_id FROM latest
-    UNION ALL SELECT run_id, record_id FROM evaluations WHERE run_id IS NOT NULL
+    UNION ALL
+    SELECT e.run_id, e.record_id FROM evaluations e JOIN latest USING (run_id) WHERE e.record_id > latest.record_id
 ),
-measured AS (
-    SELECT run_id, value, standard_error FROM judged JOIN measurements USING (record_id) WHERE "key" = $key
-    QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1
+valued AS (
+    SELECT run_id, "key", value, standard_error FROM judged JOIN measurements USING (record_id)
+    QUALIFY row_number() OVER (PARTITION BY run_id, "key" ORDER BY record_id DESC) = 1
 ),
+measured AS (SELECT * FROM valued WHERE "key" = $key),
+unregistered AS (SELECT * FROM valued WHERE "key" = (SELECT none_key FROM keys WHERE "key" = $key)),
 gflops AS (
     SELECT latest.run_id, m.value AS gflops FROM latest JOIN measurements m USING (record_id) WHERE m.name = 'gflops'
 )
 """
 
 # The difference to `none` exists only where a run differs from the other in nothing but its registers, and where both
-# have a value of the same comparability key.
+# have a value of the same comparability key, or of one that differs in nothing but guidance by those registers.
 _COMPARED = (
     _LATEST
     + """,
@@ -36,7 +39,7 @@ compared AS (
     FROM latest
     LEFT JOIN measured USING (run_id)
     LEFT JOIN gflops USING (run_id)
-    LEFT JOIN measured base ON base.run_id = latest.none_run_id
+    LEFT JOIN unregistered base ON base.run_id = latest.none_run_id
     WHERE task = $task AND protocol = $protocol
 )
 """

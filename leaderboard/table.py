@@ -4,8 +4,10 @@ import contextlib
 import re
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 
+from harness.comparability import Key
 from harness.database import DATABASE, rebuild, snapshot
 from harness.errors import UserError
 from harness.files import write_text
@@ -37,6 +39,7 @@ def markdown(results: Path, task: str) -> str:
             raise UserError(f"nothing of task {task!r} is in {results}", "run something first, or name --results")
         protocol = str(mine.iloc[0]["protocol"])
         keys = queries.metrics(database, task, protocol).drop_duplicates("name").set_index("name")["key"]
+        left_out = _left_out(database, str(keys.get(HEADLINE, "")))
         by_metric = {
             name: queries.arms(database, Board(task, protocol, str(keys.get(name, ""))))
             for name in (HEADLINE, SECOND, OUTLIERS)
@@ -49,7 +52,17 @@ def markdown(results: Path, task: str) -> str:
     main, accuracy, norms = by_metric[HEADLINE], by_metric[SECOND], by_metric[OUTLIERS]
     changes = intervals(main, HEADLINE)
     rows = [_row(main.iloc[i], changes[i], accuracy.iloc[i], norms.iloc[i]) for i in range(len(main))]
-    return "\n".join([header, *rows, "", f"Protocol: {protocol}; {EXPLAINED}"])
+    return "\n".join([header, *rows, "", f"Protocol: {protocol}; {EXPLAINED}", *left_out])
+
+
+def _left_out(database: duckdb.DuckDBPyConnection, key: str) -> list[str]:
+    """What is not compared with the table's values, and why not."""
+    others = queries.others(database, key)
+    if others.empty:
+        return []
+    mine = Key.model_validate_json(queries.fields_of(database, key))
+    reasons = sorted({"; ".join(mine.differences(Key.model_validate_json(fields))) for fields in others["fields"]})
+    return ["", f"{others['records'].sum()} values of {HEADLINE} are not comparable with these: {' | '.join(reasons)}."]
 
 
 def write_between_markers(file: Path, text: str, task: str) -> None:

@@ -1,1 +1,1 @@
-"""One family of metrics per file; each returns Measurements, or nothing where it does not apply."""
+"""The arithmetic of metrics, a family to a file; harness.scoring and harness.perform make Measurements of it."""

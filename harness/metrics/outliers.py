@@ -29,7 +29,7 @@ from harness.metrics.token_norms import (
     relative_norms,
 )
 from harness.objective import objective_of
-from harness.outlier_records import TAU, TOP_SHARE, OutlierStatistics, probed, worst_of
+from harness.outlier_records import TAU, TOP_SHARE, OutlierStatistics, basis_of_probe, worst_of
 from harness.randomness import Stream, generator
 from harness.records import Measurement
 from harness.source import Indices, Source
@@ -76,7 +76,7 @@ def summary(protocol: Protocol, statistics: list[OutlierStatistics]) -> list[Mea
             unit="patch median norm",
             better="neither",
             note=note,
-            basis=probed(protocol),
+            basis=basis_of_probe(protocol),
         )
     ]
 
