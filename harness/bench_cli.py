@@ -21,12 +21,8 @@ def add(verbs: Any) -> None:
     )
     other = bench.add_mutually_exclusive_group()
     other.add_argument("--encoder", metavar="NAME", help="an encoder with test-time registers and without")
-    other.add_argument(
-        "--frechet", action="store_true", help="the Fréchet distance at 2,048 dimensions, and clean-fid's"
-    )
-    other.add_argument(
-        "--cost", action="store_true", help="latency, images per second, memory and MFU of configurations"
-    )
+    other.add_argument("--frechet", action="store_true", help="the Fréchet distance of 2,048 features, and clean-fid's")
+    other.add_argument("--cost", action="store_true", help="latency, images per second, memory, MFU of configurations")
     bench.add_argument("--backbones", default=BENCHED, metavar="LIST", help=f"exact names (default: {BENCHED})")
     bench.add_argument("--registers", default="denoiser", help="the preset (default: denoiser)")
     bench.add_argument("--pairs", type=positive, default=7, help="how many timings of each (default: 7)")

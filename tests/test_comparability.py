@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.comparability import (
+    UNGUIDED,
     Basis,
     Conditions,
     ExtractorIdentity,
@@ -19,7 +20,6 @@ from harness.comparability import (
 from harness.digits_judge import EXTRACTOR, REFERENCE
 from harness.intervals import PUBLISHED_VARIATION, of_one_pair, over_seeds, variation_of
 from harness.record_versions import read_record
-from harness.spec import Guidance
 from tests.builders import quick_config
 
 ROOT = Path(__file__).parent.parent
@@ -68,9 +68,26 @@ def test_what_a_reference_is_called_forbids_nothing() -> None:
     assert KEY.differences(renamed) == []
 
 
-def test_guidance_that_changes_nothing_is_none() -> None:
-    assert guidance_used(Guidance(interval=(0.2, 0.3))).kind == "none"
-    assert guidance_used(Guidance(scale=1.5, chosen="tuned")).words() == "classifier-free 1.5 (tuned)"
+def test_guidance_that_changes_nothing_is_none(tmp_path: Path) -> None:
+    nothing = quick_config(tmp_path, "sit", "none", "protocol.guidance.interval=[0.2,0.3]")
+    tuned = quick_config(tmp_path, "sit", "none", "protocol.guidance.scale=1.5", "protocol.guidance.chosen=tuned")
+    assert guidance_used(nothing) == UNGUIDED
+    assert guidance_used(tuned).words() == "classifier-free 1.5 (tuned)"
+
+
+def test_the_families_ways_of_guiding_are_told_apart(tmp_path: Path) -> None:
+    changes = ("protocol.guidance.scale=4", "protocol.guidance.channels=all")
+    first_three, everything = (quick_config(tmp_path, "sit", "none", *changes[:count]) for count in (1, 2))
+    assert guidance_used(first_three) != guidance_used(everything)
+
+
+def test_registers_that_guide_are_compared_with_the_unguided_value_without_them(tmp_path: Path) -> None:
+    used = guidance_used(quick_config(tmp_path, "sit", "register-guidance"))
+    assert (used.kind, used.registers) == ("none", 1.5)
+    guided = _with(KEY, guidance=used)
+    assert guided.digest != KEY.digest
+    assert guided.without_register_guidance().digest == KEY.digest
+    assert KEY.without_register_guidance() is KEY
 
 
 def test_conditions_are_those_of_the_configuration(tmp_path: Path) -> None:
@@ -82,17 +99,36 @@ def test_conditions_are_those_of_the_configuration(tmp_path: Path) -> None:
 
 
 def test_a_record_of_the_first_version_says_in_fields_what_it_said_in_prose() -> None:
-    old = next(
-        content
-        for path in sorted((ROOT / "results" / "measured").rglob("*.json"))
-        if json.loads(content := path.read_bytes())["schema_version"] == 1
-    )
-    record = read_record(old)
+    record = read_record(_first_version())
     assert record.schema_version == 2
     assert record.conditions == conditions_of(record.config)
     judged = next(m for m in record.measurements if m.name == "fd_digits")
     assert judged.basis == Basis(extractor=EXTRACTOR, reference=REFERENCE)
     assert (record.circumstances.nfe, record.circumstances.sampler) != (None, "unknown")
+
+
+def test_a_guided_record_of_the_first_version_stays_guided() -> None:
+    old = json.loads(_first_version())
+    old["config"]["protocol"]["guidance"] = {"scale": 4.0}
+    judged = next(m for m in read_record(json.dumps(old).encode()).measurements if m.name == "fd_digits")
+    assert judged.basis is not None
+    assert (judged.basis.guidance.kind, judged.basis.guidance.scale) == ("classifier-free", 4.0)
+
+
+def test_a_judge_that_is_not_known_is_compared_with_none_other() -> None:
+    bases = []
+    for note in ("features of one", "features of another"):
+        old = json.loads(_first_version())
+        for measurement in old["measurements"]:
+            measurement["note"] = note
+        bases.append(next(m.basis for m in read_record(json.dumps(old).encode()).measurements if m.name == "fd_digits"))
+    assert bases[0] != bases[1]
+
+
+def _first_version() -> bytes:
+    """A committed record that was written before version 2."""
+    contents = (path.read_bytes() for path in sorted((ROOT / "results" / "measured").rglob("*.json")))
+    return next(content for content in contents if json.loads(content)["schema_version"] == 1)
 
 
 def test_intervals_over_seeds_are_students() -> None:
