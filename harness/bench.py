@@ -12,8 +12,8 @@ from harness.build import build, size_of
 from harness.denoiser import Denoiser
 from harness.objective import objective_of
 from harness.progress import Progress
-from harness.report import columns
 from harness.spec import RunConfig
+from harness.text_table import columns
 from harness.train import autocast, optimizer_of
 
 WARM_UP = 2

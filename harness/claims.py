@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from harness.frozen import Frozen, PositiveFloat, PositiveInt
+from harness.frozen import Frozen, NonNegativeInt, PositiveFloat, PositiveInt
 
 # Distances between two sets of images that a claim about FID may be tested by.
 FRECHET: Final = ("fid", "fd_dinov2", "fd_digits")
@@ -95,14 +95,18 @@ class OutOfReach(Frozen):
 class Setting(Frozen):
     """The published scale: what a run must be for its result to bear on the claim as it was made.
 
-    `backbones` are exact names such as `rae-dit-xl`; none where no size of ours is the published one.  What is empty or
-    None else asks for nothing.  A run counts that was trained for at least `epochs`.
+    `backbones` are exact names such as `rae-dit-xl`; none where no size of ours is the published one.  `treatments` are
+    the presets that are what was published: None for all that test the claim, none where ours only resemble it.
+    `start_blocks` say before which block registers enter, by the depth of the network, where that is known.  What is
+    empty or None else asks for nothing.  A run counts that was trained for at least `epochs`.
     """
 
     task: str = "imagenet256"
     backbones: tuple[str, ...] = ()
     encoders: tuple[str, ...] = ()
+    treatments: tuple[str, ...] | None = None
     count: PositiveInt | None = None
+    start_blocks: dict[PositiveInt, NonNegativeInt] = Field(default_factory=dict)
     metric: str = "fid"
     guided: bool = False
     epochs: PositiveFloat | None = 80

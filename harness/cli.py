@@ -240,7 +240,7 @@ def _request(options: argparse.Namespace, **names: Any) -> Any:
 
 def _list(options: argparse.Namespace) -> None:
     from harness import catalog
-    from harness.report import columns
+    from harness.text_table import columns
 
     lists = {
         "backbones": catalog.list_backbones,
@@ -283,7 +283,7 @@ def _describe(options: argparse.Namespace) -> None:
     if options.json:
         print_json(facts)
         return
-    from harness.report import columns
+    from harness.text_table import columns
 
     keys = ("parameters", "trainable_parameters", "tokens", "patch_tokens", "register_tokens", "native_tokens")
     rows = [["backbone", facts["backbone"]], ["source", facts["source"]]]

@@ -42,8 +42,8 @@ class ReferenceIdentity(Frozen):
 class GuidanceUsed(Frozen):
     """How sampling was guided: by what, how strongly, when (t = 0 noise), and whether it was `chosen` by the score.
 
-    `channels` and `edges` are the families' ways (harness.spec.Guidance).  `registers` is the scale of register
-    guidance, 1 where there is none.
+    `channels` and `edges` are the families' ways (harness.spec.Guidance).  `registers` is 1 plus
+    how many times the registers' change of a prediction is added to it: 1 where they do not guide.
     """
 
     kind: Literal["none", "classifier-free", "autoguidance", "unknown"] = "none"
@@ -192,9 +192,8 @@ def conditions_of(config: RunConfig) -> Conditions:
 def guidance_used(config: RunConfig) -> GuidanceUsed:
     """How a run's samples are guided, by a class, a weaker network or registers; what changes nothing is none."""
     guidance, by_registers = config.protocol.guidance, config.registers.guidance
-    registers = by_registers.scale if by_registers else 1.0
     if guidance.scale == 1.0 and guidance.outside == 1.0:
-        return GuidanceUsed(registers=registers)
+        return GuidanceUsed(registers=by_registers.scale if by_registers else 1.0)
     return GuidanceUsed(
         kind="classifier-free" if guidance.guide is None else "autoguidance",
         scale=guidance.scale,
@@ -202,7 +201,7 @@ def guidance_used(config: RunConfig) -> GuidanceUsed:
         interval=guidance.interval,
         channels=guidance.channels,
         edges=guidance.edges,
-        registers=registers,
+        registers=1.0 + by_registers.scale if by_registers else 1.0,
         guide_sha256=guidance.guide.weights_sha256 if guidance.guide else "",
         chosen=guidance.chosen,
     )

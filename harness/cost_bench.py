@@ -10,8 +10,8 @@ from harness.bench import Place, forward_pass, repeated, training_step
 from harness.build import build, guide_config, size_of
 from harness.machine import decide_precision, find_device, name_of
 from harness.metrics import cost as counted
-from harness.report import columns
 from harness.spec import RunConfig
+from harness.text_table import columns
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from harness.comparability import Circumstances, Conditions, GuidanceUsed
+from harness.comparability import UNGUIDED, Circumstances, Conditions, GuidanceUsed
 from harness.errors import UserError, unknown_name
+from harness.spec import Guidance
 
 Checked = TypeVar("Checked", Conditions, Circumstances)
 
@@ -63,9 +64,9 @@ def _checked(kind: type[Checked], fields: dict[str, Any]) -> Checked:
 
 
 def _guidance(text: str) -> GuidanceUsed:
-    """`none`, or SCALE[@FROM-TO][,tuned|untuned]: times run from 0 noise to 1 data."""
+    """`none`, or SCALE[@FROM-TO][,tuned|untuned]: times run from 0 noise to 1 data; scale 1 is none, as in runs."""
     if text == "none":
-        return GuidanceUsed()
+        return UNGUIDED
     found = GUIDANCE.fullmatch(text)
     problem = UserError(
         f"--declare guidance={text} is no guidance",
@@ -73,14 +74,21 @@ def _guidance(text: str) -> GuidanceUsed:
     )
     if found is None:
         raise problem
+    interval = (found["start"] or 0, found["stop"] or 1)
     try:
-        return GuidanceUsed.model_validate(
-            {
-                "kind": "classifier-free",
-                "scale": found["scale"],
-                "interval": (found["start"] or 0, found["stop"] or 1),
-                "chosen": found["chosen"] or "unknown",
-            }
-        )
+        said = Guidance.model_validate({"scale": found["scale"], "interval": interval})
     except ValueError:
         raise problem from None
+    if said.scale == 1.0:
+        return UNGUIDED
+    chosen = found["chosen"] or "unknown"
+    return GuidanceUsed.model_validate(
+        {
+            "kind": "classifier-free",
+            "scale": said.scale,
+            "interval": said.interval,
+            "channels": "unknown",
+            "edges": "unknown",
+            "chosen": chosen,
+        }
+    )

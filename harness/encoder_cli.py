@@ -93,7 +93,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
 def _list_neurons(options: argparse.Namespace) -> None:
     from harness.catalog import list_neurons
-    from harness.report import columns
+    from harness.text_table import columns
 
     found = list_neurons()
     if options.json:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from harness.encoder_records import OUTLIER, QUANTILES, EncoderOutliers, LayerOutliers, difference
 from harness.outlier_words import counted, or_absent, share, times, without_empty
-from harness.report import columns
+from harness.text_table import columns
 
 
 def report(outliers: EncoderOutliers) -> str:

@@ -1,60 +1,35 @@
-"""Judge images that lie on a disk: look through them, extract their features, score them, keep the record."""
+"""The stored evaluation of images, or a new one."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from harness import provenance, references
 from harness.comparability import UNGUIDED, Circumstances, Conditions, GuidanceUsed, guidance_used
-from harness.data import digits
 from harness.declaring import Declared
-from harness.digits_judge import REFERENCE as DIGITS
 from harness.errors import UserError
 from harness.evaluation_records import EvaluationRecord
 from harness.evaluation_store import append_evaluation, find_evaluation
-from harness.extractor import Extractor
-from harness.feature_store import extract_all
 from harness.files import require_writable
 from harness.image_sets import Expected, Survey, open_images, require_plausible, survey, with_oddities
+from harness.judging import Judge, Kept, Seen, Setting, find_judges, judge, setting_of
 from harness.locks import alone_in
-from harness.machine import name_of
-from harness.metrics.moments import MomentAccumulator, Moments
-from harness.open_extractor import open_extractor
-from harness.records import Measurement, Provenance, RunRecord
-from harness.references import ReferenceManifest, require_same_extractor
-from harness.scoring import Judged, OpenReference, not_given, score
-from harness.stored_images import StoredImages, chunks
+from harness.machine import start
+from harness.records import Measurement, RunRecord
+from harness.spec import RunConfig
 from harness.workspace import Workspace
 
 EVALUATIONS = "evaluations"
-DIGITS_SHAPE = (1, 8, 8)
-DECLARED_NOTE = "the extractor of this reference was declared, not seen"
-
-# By extractor, the references that are compared with; None stands for the digits, which are made on the fly.
-Compared = Mapping[str, Sequence[ReferenceManifest | None]]
-Open = Callable[[str, str | None, torch.device], Extractor]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Where things lie, and what computes.  `weights` are those of extractors, by name; "" is for the only one."""
+class Folders:
+    """Where runs are found and features are kept on their way, and where the records go."""
 
     runs: Path = Path("runs")
     results: Path = Path("results")
-    references: Path = Path("references")
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    weights: Mapping[str, str] = field(default_factory=dict)
-    open_extractor: Open = open_extractor
-
-    def extractor(self, name: str) -> Extractor:
-        """An extractor with the weights that were named for it."""
-        return self.open_extractor(name, self.weights.get(name, self.weights.get("")), self.device)
 
 
 @dataclass(frozen=True)
@@ -89,14 +64,18 @@ class _Subject:
     declared: Declared
     title: str
 
+    def looked_through(self, found: Survey) -> Survey:
+        """What was found, with what is odd among its notes: of anybody's images some oddities are refused."""
+        return with_oddities(found) if self.run else require_plausible(found, self.expected)
+
     def conditions(self, found: Survey) -> Conditions:
         """Those of the run, or what was declared; labels that were seen to be balanced need no declaration."""
         images = found.images
         if self.run is not None:
             return self.run.conditions
         said = dict(self.declared.conditions)
-        counts = images.class_counts
-        if said.get("labels") == "balanced" and counts is not None and len(set(counts)) > 1:
+        if said.get("labels") == "balanced" and found.is_balanced is False:
+            counts = found.class_counts or ()
             raise UserError(
                 f"labels=balanced was declared, and {images.name} holds {min(counts):,} to {max(counts):,} of a class",
                 "leave --declare labels out, or complete the set",
@@ -114,79 +93,59 @@ class _Subject:
 
     @property
     def guidance(self) -> GuidanceUsed:
-        return guidance_used(self.run.config.protocol.guidance) if self.run else self.declared.guidance
+        return guidance_used(self.run.config) if self.run else self.declared.guidance
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """Images, what was found in them, and how their sampling was guided."""
-
-    stored: StoredImages
-    found: Survey
-    guidance: GuidanceUsed
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What was measured, and in words what was not."""
-
-    measurements: list[Measurement]
-    notes: list[str]
-
-
-def evaluate(request: Request, setting: Setting, *, again: bool = False) -> Evaluated:
+def evaluate(request: Request, folders: Folders, setting: Setting, *, again: bool = False) -> Evaluated:
     """The stored evaluation of these images against these references by this code, or a new one.
 
-    Features are kept below `setting.runs`, so that an interrupted evaluation goes on.  Raises UserError for images that
+    Features are kept below `folders.runs`, so that an interrupted evaluation goes on.  Raises UserError for images that
     cannot be judged, references that are not there, and references that another extractor made.
     """
-    subject = _subject(request, setting)
+    subject = _subject(request, folders.runs)
     with open_images(subject.place) as stored:
-        wanted = _wanted(request.references, stored, setting)
-        require_writable(setting.results)
-        found = survey(stored)
-        found = with_oddities(found) if subject.run else require_plausible(found, subject.expected)
-        conditions = subject.conditions(found)
-        made_by = _provenance(setting.device)
-        evaluation_id = _identity(subject, found, wanted, setting.weights, made_by.code_sha256)
-        with alone_in(setting.runs / EVALUATIONS / found.images.sha256[:16]) as folder:
-            known = None if again else find_evaluation(setting.results, evaluation_id)
+        judges = find_judges(request.references, stored.shape, setting)
+        require_writable(folders.results)
+        seen = Seen(stored, subject.looked_through(survey(stored)), subject.guidance)
+        conditions = subject.conditions(seen.found)
+        made_by = setting.provenance()
+        evaluation_id = _identity(subject, seen, conditions, judges, made_by.code_sha256)
+        with alone_in(folders.runs / EVALUATIONS / seen.found.images.sha256[:16]) as folder:
+            known = None if again else find_evaluation(folders.results, evaluation_id)
             if known is not None:
-                return Evaluated(*known, is_new=False)
-            scores = _scores(_Seen(stored, found, subject.guidance), wanted, setting, folder)
+                return Evaluated(known.record, known.path, is_new=False)
+            scores = judge(seen, judges, setting, Kept(folder, made_by.code_sha256))
             if subject.unguided is not None:
-                plain = score_run(subject.unguided, request.references, UNGUIDED, setting, folder / "unguided")
-                scores.measurements.extend(plain.measurements)
+                plain = Kept(folder / "unguided", made_by.code_sha256)
+                scores.measurements.extend(_unguided(subject.unguided, judges, setting, plain))
             record = EvaluationRecord(
                 evaluation_id=evaluation_id,
                 created=datetime.now(UTC),
-                images=found.images,
+                images=seen.found.images,
                 run_id=subject.run.run_id if subject.run else None,
                 title=subject.title,
                 declared=subject.declared.words,
                 conditions=conditions,
                 circumstances=subject.circumstances,
                 measurements=tuple(scores.measurements),
-                notes=(*found.notes, *scores.notes),
+                notes=(*seen.found.notes, *scores.notes),
                 provenance=made_by,
             )
-            return Evaluated(record, append_evaluation(setting.results, record), is_new=True)
+            return Evaluated(record, append_evaluation(folders.results, record), is_new=True)
 
 
-def score_run(samples: Path, names: Sequence[str], guidance: GuidanceUsed, setting: Setting, folder: Path) -> Scores:
-    """What a run's own samples (its `.npz` with labels) give against these references; features go into `folder`.
+def evaluate_run(config: RunConfig, names: tuple[str, ...]) -> Path:
+    """Judge the samples of a finished run against further references, by its own settings; returns the record's path.
 
-    Raises UserError for references that are not there, or that another extractor made.
+    Raises UserError where its samples are gone, and as `evaluate` does.
     """
-    with open_images(samples) as stored:
-        wanted = _wanted(tuple(names), stored, setting)
-        found = survey(stored)
-        with alone_in(folder):
-            scores = _scores(_Seen(stored, found, guidance), wanted, setting, folder)
-        return Scores(scores.measurements, [*with_oddities(found).notes, *scores.notes])
+    execution = config.execution
+    setting = setting_of(execution, start(execution.device, execution.threads))
+    request = Request(images=None, references=names, run_id=config.run_id)
+    return evaluate(request, Folders(Path(execution.runs), Path(execution.results)), setting).path
 
 
-def _subject(request: Request, setting: Setting) -> _Subject:
+def _subject(request: Request, runs: Path) -> _Subject:
     if request.run_id is None:
         assert request.images is not None, "nothing to judge"
         return _Subject(request.images, None, None, request.expected, request.declared, request.title)
@@ -195,55 +154,27 @@ def _subject(request: Request, setting: Setting) -> _Subject:
             "--run brings its own images, and its record says how they were made",
             "leave --images and --declare out, or leave --run out",
         )
-    space = Workspace(setting.runs / request.run_id)
+    space = Workspace(runs / request.run_id)
     record = space.finished()
     if record is None or not space.samples.exists():
         raise UserError(
-            f"there is no finished run {request.run_id} with samples below {setting.runs}",
+            f"there is no finished run {request.run_id} with samples below {runs}",
             "give the whole run id, and --runs if the runs are elsewhere; `run` finishes what was interrupted",
         )
     unguided = space.unguided_samples if space.unguided_samples.exists() else None
     return _Subject(space.samples, record, unguided, request.expected, request.declared, request.title)
 
 
-def _wanted(names: tuple[str, ...], stored: StoredImages, setting: Setting) -> Compared:
-    """The references of these names; for 8 x 8 grey images without a name the digits.  Raises UserError for others."""
-    if not names and stored.shape != DIGITS_SHAPE:
-        known = sorted({manifest.reference.name for manifest in references.list_references(setting.references)})
-        raise UserError(
-            f"compare these images with which references? {setting.references} holds {', '.join(known) or 'none'}",
-            f"add --references NAME,NAME; make one by {references.HOW_TO_MAKE}",
-        )
-    wanted: dict[str, list[ReferenceManifest | None]] = {}
-    for name in dict.fromkeys(names or (DIGITS.name,)):
-        if name == DIGITS.name:
-            wanted.setdefault(DIGITS.name, []).append(None)
-            continue
-        for manifest in references.find(setting.references, name):
-            if manifest not in wanted.setdefault(manifest.extractor.name, []):
-                wanted[manifest.extractor.name].append(manifest)
-    if "" in setting.weights and len(wanted) > 1:
-        raise UserError(
-            f"these references are of {len(wanted)} extractors: {', '.join(wanted)}",
-            "say whose weights these are: --extractor-weights NAME=PATH, once for each",
-        )
-    return wanted
-
-
-def _identity(subject: _Subject, found: Survey, wanted: Compared, weights: Mapping[str, str], code: str) -> str:
-    """Twelve digits: equal for the same images, references, code, and the same that is said of the images."""
+def _identity(subject: _Subject, seen: Seen, conditions: Conditions, judges: Sequence[Judge], code: str) -> str:
+    """Twelve digits: equal for the same images, references, weights, code, and the same that is said of the images."""
+    found = seen.found
     labels = b"" if found.labels is None else found.labels.tobytes()
     told = {
         "images": hashlib.sha256(found.digests.tobytes() + labels).hexdigest(),
-        "references": [
-            (name, manifest and (manifest.reference.model_dump(), manifest.extractor.model_dump(), manifest.files))
-            for name, manifests in sorted(wanted.items())
-            for manifest in manifests
-        ],
-        "weights": dict(weights),
-        "conditions": subject.conditions(found).model_dump(mode="json"),
+        "judges": sorted(map(_told, judges)),
+        "conditions": conditions.model_dump(mode="json"),
         "circumstances": subject.circumstances.model_dump(mode="json"),
-        "guidance": subject.guidance.model_dump(mode="json"),
+        "guidance": seen.guidance.model_dump(mode="json"),
         "title": subject.title,
         "run": subject.run.run_id if subject.run else None,
         "code": code,
@@ -251,73 +182,16 @@ def _identity(subject: _Subject, found: Survey, wanted: Compared, weights: Mappi
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _scores(seen: _Seen, wanted: Compared, setting: Setting, folder: Path) -> Scores:
-    scores = Scores([], [])
-    for name, manifests in wanted.items():
-        extractor = setting.extractor(name)
-        opened = [_open(manifest, extractor, setting) for manifest in manifests]
-        judged = Judged(
-            features=extract_all(
-                seen.stored,
-                seen.found.digests,
-                extractor,
-                folder / _features_folder(extractor, _provenance(setting.device).code_sha256),
-            ),
-            extractor=extractor.identity,
-            labels=seen.found.labels if seen.found.labels_are_classes else None,
-            class_by_class=_class_by_class(seen.found),
-            guidance=seen.guidance,
-            device=str(setting.device),
-        )
-        measured = score(judged, opened)
-        scores.measurements.extend(measured)
-        scores.notes.extend(not_given(judged, opened, measured))
-    return scores
+def _told(each: Judge) -> str:
+    """An extractor, by its weights wherever they lie, and its references."""
+    references = [
+        manifest and (manifest.reference.model_dump(), manifest.extractor.model_dump(), manifest.files)
+        for manifest in each.references
+    ]
+    return json.dumps([each.extractor.identity.model_dump(), references], sort_keys=True)
 
 
-def _open(manifest: ReferenceManifest | None, extractor: Extractor, setting: Setting) -> OpenReference:
-    if manifest is None:
-        return _digits(extractor)
-    require_same_extractor(manifest, extractor.identity)
-    arrays = references.load(setting.references, manifest)
-    count = manifest.reference.num_images
-    spatial = None
-    if arrays.spatial_mean is not None and arrays.spatial_covariance is not None:
-        spatial = Moments(count, arrays.spatial_mean, arrays.spatial_covariance)
-    return OpenReference(
-        manifest.reference,
-        Moments(count, arrays.mean, arrays.covariance),
-        spatial,
-        arrays.features,
-        DECLARED_NOTE if manifest.is_declared else "",
-    )
-
-
-def _digits(extractor: Extractor) -> OpenReference:
-    """All 1,797 digits, in the pieces in which generated images are seen."""
-    pieces = [extractor.extract(digits().pixels(np.arange(*piece))).pooled for piece in chunks(len(digits()))]
-    gathered = MomentAccumulator(pieces[0].shape[1])
-    for piece_nF in pieces:
-        gathered.add(piece_nF)
-    return OpenReference(DIGITS, gathered.moments(), features=np.concatenate(pieces))
-
-
-def _features_folder(extractor: Extractor, code: str) -> str:
-    """Features of another extractor, or by other code, are others."""
-    told = json.dumps([extractor.identity.model_dump(), code])
-    return f"{extractor.identity.name.replace('/', '--')}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-
-
-def _class_by_class(found: Survey) -> bool:
-    labels = found.labels
-    return labels is not None and bool(labels[0] != labels[-1]) and bool((np.diff(labels) >= 0).all())
-
-
-def _provenance(device: torch.device) -> Provenance:
-    return provenance.collect(
-        device=str(device),
-        device_name=name_of(device),
-        precision="float32",
-        threads=torch.get_num_threads(),
-        sampling_batch=None,
-    )
+def _unguided(samples: Path, judges: Sequence[Judge], setting: Setting, kept: Kept) -> list[Measurement]:
+    """What the samples of a guided run that were made without guidance give."""
+    with open_images(samples) as stored:
+        return judge(Seen(stored, survey(stored), UNGUIDED), judges, setting, kept).measurements

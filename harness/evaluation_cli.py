@@ -9,7 +9,7 @@ from harness.arguments import add_extractor_weights, add_machine, add_references
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.evaluating import Setting
+    from harness.judging import Setting
 
 
 def add(verbs: Any) -> None:
@@ -130,7 +130,8 @@ def _eval(options: argparse.Namespace) -> None:
     from harness.declaring import parse
 
     declared = parse(options.declare)
-    from harness.evaluating import Request, evaluate
+    from harness.database import rebuild
+    from harness.evaluating import Folders, Request, evaluate
     from harness.evaluation_report import report
     from harness.image_sets import Expected
 
@@ -142,7 +143,10 @@ def _eval(options: argparse.Namespace) -> None:
         declared=declared,
         expected=Expected(options.expect_images, options.expect_classes),
     )
-    evaluated = evaluate(request, _setting(options, Path(options.runs), Path(options.results)), again=options.again)
+    folders = Folders(Path(options.runs), Path(options.results))
+    evaluated = evaluate(request, folders, _setting(options), again=options.again)
+    if evaluated.is_new:
+        rebuild(folders.results)
     if options.json:
         print_json(evaluated.record.model_dump(mode="json") | {"path": str(evaluated.path)})
     else:
@@ -208,14 +212,12 @@ def _show(manifests: Sequence[Any], options: argparse.Namespace) -> None:
         print(reference_rows([Checked(manifest) for manifest in manifests]))
 
 
-def _setting(options: argparse.Namespace, runs: Path = Path("runs"), results: Path = Path("results")) -> "Setting":
-    from harness.evaluating import Setting
+def _setting(options: argparse.Namespace) -> "Setting":
     from harness.extractors import weights_by_extractor
+    from harness.judging import Setting
     from harness.machine import start
 
     return Setting(
-        runs=runs,
-        results=results,
         references=options.references_dir,
         device=start(options.device, options.threads),
         weights=weights_by_extractor(options.extractor_weights),

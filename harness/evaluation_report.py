@@ -7,7 +7,7 @@ from harness.evaluating import Evaluated
 from harness.evaluation_records import EvaluationRecord
 from harness.records import Measurement
 from harness.references import Checked
-from harness.report import columns
+from harness.text_table import columns
 
 ALONE = "by itself"
 BETTER = {"lower": ", lower is better", "higher": ", higher is better", "neither": ""}

@@ -39,18 +39,17 @@ def append_evaluation(results: Path, record: EvaluationRecord) -> Path:
     return path
 
 
-def find_evaluation(results: Path, evaluation_id: str) -> tuple[EvaluationRecord, Path] | None:
-    """The newest record of an evaluation, and where it is.  Raises UserError where that file is no valid record."""
+def find_evaluation(results: Path, evaluation_id: str) -> StoredEvaluation | None:
+    """The newest record of an evaluation.  Raises UserError where that file is no valid record."""
     paths = sorted((results / EVALUATIONS).glob(f"*-{evaluation_id}.json"))
     if not paths:
         return None
-    try:
-        return EvaluationRecord.model_validate_json(paths[-1].read_bytes()), paths[-1]
-    except ValidationError as error:
+    found = _read(paths[-1])
+    if isinstance(found, Problem):
         raise UserError(
-            f"{paths[-1]} is not a valid record: {error.errors()[0]['msg']}",
-            "restore it, or move it away to evaluate anew",
-        ) from error
+            f"{found.path} is not a valid record: {found.reason}", "restore it, or move it away to evaluate anew"
+        )
+    return found
 
 
 def read_evaluations(results: Path) -> tuple[list[StoredEvaluation], list[Problem]]:

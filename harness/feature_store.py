@@ -4,14 +4,17 @@
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
-from harness.errors import UserError
+from harness.errors import UserError, disk_error
 from harness.extractor import Extractor, Features, Matrix32
 from harness.files import read_array, sweep_parts, write_arrays, write_whole
 from harness.image_sets import Digests, image_digests
@@ -20,6 +23,7 @@ from harness.stored_images import StoredImages, chunks
 
 Kind = Literal["pooled", "spatial", "probabilities"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+DAMAGED = (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,24 @@ def extract_all(stored: StoredImages, digests_ND: Digests, extractor: Extractor,
     return StoredFeatures(folder, tuple(files), stored.num_images)
 
 
+@contextmanager
+def arrays_of(file: Path) -> Iterator[NpzFile]:
+    """The arrays of an `.npz` file that was made on the way, read without pickle while this is open.
+
+    Raises UserError where it is damaged, or lacks what is asked of it.
+    """
+    try:
+        held = np.load(file, allow_pickle=False)
+        if not isinstance(held, NpzFile):
+            raise zipfile.BadZipFile("it is no .npz file")
+        with held:
+            yield held
+    except OSError as error:
+        raise disk_error(file, error) from error
+    except DAMAGED as error:
+        raise UserError(f"{file} is damaged: {error}", "delete it: the same command makes it again") from error
+
+
 def _keep(features: Features, file: Path) -> None:
     held: dict[str, Matrix32] = {kind: getattr(features, kind) for kind in KINDS if getattr(features, kind) is not None}
     write_arrays(file, held)
@@ -92,8 +114,5 @@ def _keep(features: Features, file: Path) -> None:
 
 def _read(file: Path, *kinds: Kind) -> dict[str, Matrix32]:
     """What a piece holds of these kinds; without any, what kinds it holds."""
-    try:
-        with np.load(file, allow_pickle=False) as held:
-            return {kind: held[kind] if kinds else np.empty(0, np.float32) for kind in kinds or held.files}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is damaged: {error}", "delete it: the same command makes it again") from error
+    with arrays_of(file) as held:
+        return {kind: held[kind] if kinds else np.empty(0, np.float32) for kind in kinds or held.files}

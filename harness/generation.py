@@ -13,10 +13,9 @@ from harness.codec import Codec
 from harness.comparability import UNGUIDED, guidance_used
 from harness.data import Labels
 from harness.digits_judge import REFERENCE as DIGITS
-from harness.evaluating import Scores, Setting, score_run
-from harness.extractors import weights_by_extractor
 from harness.files import sha256_of, write_arrays, write_bytes
 from harness.images import Pixels, grid
+from harness.judging import Scores, find_judges, score_run, setting_of
 from harness.metrics import cost
 from harness.objective import is_adaptive
 from harness.records import Measurement, SampleGrid
@@ -36,6 +35,14 @@ class Made:
     cost: Measurement
     notes: tuple[str, ...]
     samples: SampleGrid | None
+
+
+def require_judges(config: RunConfig, device: torch.device) -> None:
+    """Raise UserError where the samples of a run that is still to be trained could not be judged as was asked."""
+    names = _references(config)
+    if names:
+        shape = (config.task.channels, config.task.image_size, config.task.image_size)
+        find_judges(names, shape, setting_of(config.execution, device))
 
 
 def make(config: RunConfig, space: Workspace, made_from: Sampled, precision: str) -> Made:
@@ -84,16 +91,16 @@ def _sample(
 def _judge(config: RunConfig, pixels: Pixels, kept: Path, space: Workspace, made_from: Sampled) -> Scores:
     """What samples score against the references of the task, and those that were asked for."""
     write_arrays(kept, {"arr_0": pixels.transpose(0, 2, 3, 1), "labels": _labels(config, pixels)})
-    execution = config.execution
-    names = [*([DIGITS.name] if config.task.metric == "fd_digits" else []), *execution.references]
+    names = _references(config)
     if not names:
         return Scores([], ["not judged: name references (--references, or later `eval --run`)"])
-    setting = Setting(
-        references=execution.references_dir,
-        device=made_from.codec.device,
-        weights=weights_by_extractor(execution.extractor_weights),
-    )
+    setting = setting_of(config.execution, made_from.codec.device)
     return score_run(kept, names, guidance_used(config), setting, space.features)
+
+
+def _references(config: RunConfig) -> tuple[str, ...]:
+    """Those of the task, and those that were asked for."""
+    return (*((DIGITS.name,) if config.task.metric == "fd_digits" else ()), *config.execution.references)
 
 
 def _labels(config: RunConfig, pixels: Pixels) -> Labels:

@@ -34,19 +34,36 @@ class Expected:
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over N images found: the record's ImageSet, and each image's own digest (N, 32) in their order."""
+    """What one pass over N images found: the record's ImageSet, and each image's own digest (N, 32) in their order.
+
+    `classes_are_complete` says that somebody expected as many classes as there are.
+    """
 
     images: ImageSet
     digests: Digests = field(repr=False)
     labels: Labels | None = field(repr=False)
     labels_are_classes: bool
     notes: tuple[str, ...] = ()
+    classes_are_complete: bool = False
+
+    @property
+    def class_counts(self) -> tuple[int, ...] | None:
+        """Images of each class, or of each folder; a number that no image has is no class where they are complete."""
+        counts = self.images.class_counts
+        return tuple(filter(None, counts)) if counts and self.classes_are_complete else counts
 
     @property
     def is_balanced(self) -> bool | None:
-        """Whether every class has as many images as any other; None where classes are not known for certain."""
-        counts = self.images.class_counts
-        return None if counts is None or not self.labels_are_classes else len(set(counts)) == 1
+        """Whether every class has as many images as any other; None where that cannot be seen.
+
+        Equal counts say nothing of one class alone, nor of classes of which others may be missing.
+        """
+        counts = self.class_counts
+        if counts is None or not self.labels_are_classes:
+            return None
+        if len(set(counts)) > 1:
+            return False
+        return True if self.classes_are_complete and len(counts) > 1 else None
 
 
 def open_images(place: Path) -> StoredImages:
@@ -104,13 +121,14 @@ def require_plausible(found: Survey, expected: Expected) -> Survey:
             "multiply them by 255 before they are stored as bytes",
         )
     _require_number(images, expected)
-    certain = found.labels_are_classes or expected.classes is not None
-    return with_oddities(replace(found, labels_are_classes=certain))
+    if expected.classes is not None:
+        found = replace(found, labels_are_classes=True, classes_are_complete=True)
+    return with_oddities(found)
 
 
 def with_oddities(found: Survey) -> Survey:
     """The survey with what is odd about the images among its notes: duplicates, classes that are not balanced."""
-    return replace(found, notes=(*found.notes, *_oddities(found.images)))
+    return replace(found, notes=(*found.notes, *_oddities(found)))
 
 
 def image_digests(pixels_NCHW: Pixels) -> Digests:
@@ -138,9 +156,14 @@ def _require_number(images: ImageSet, expected: Expected) -> None:
         )
 
 
-def _oddities(images: ImageSet) -> Iterator[str]:
+def _oddities(found: Survey) -> Iterator[str]:
+    images, counts = found.images, found.class_counts
     if images.duplicates:
         yield f"{images.duplicates:,} of {images.num_images:,} images equal an earlier one pixel by pixel"
-    counts = images.class_counts
-    if counts is not None and len(set(counts)) > 1:
-        yield f"classes are not balanced: {min(counts):,} to {max(counts):,} images each, in {len(counts):,} classes"
+    if counts is None or len(set(counts)) == 1:
+        return
+    each = f"{min(counts):,} to {max(counts):,} images each"
+    if found.labels_are_classes:
+        yield f"classes are not balanced: {each}, in {len(counts):,} classes"
+    else:
+        yield f"{len(counts):,} folders of {each} are not taken for classes: --expect-classes says that they are"

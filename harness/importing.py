@@ -11,8 +11,8 @@ from harness.build import build, map_weights, put_into
 from harness.errors import UserError
 from harness.files import write_bytes
 from harness.released import Released, locate, read_released
-from harness.report import columns
 from harness.spec import RunConfig
+from harness.text_table import columns
 from harness.weights import FITTING, Row
 
 

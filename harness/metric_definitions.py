@@ -15,7 +15,10 @@ SHARE = "share of images"
 
 @dataclass(frozen=True)
 class MetricDefinition:
-    """One number of an evaluation.  `needs` is what must be there besides images and their pooled features."""
+    """One number of an evaluation.  `needs` is what must be there besides images and their pooled features.
+
+    `version` is raised where the arithmetic changes: older values are then another column.
+    """
 
     name: str
     title: str
@@ -23,6 +26,7 @@ class MetricDefinition:
     unit: str
     better: Literal["lower", "higher"]
     needs: tuple[Need, ...]
+    version: int = 1
 
     @property
     def has_reference(self) -> bool:

@@ -6,7 +6,7 @@ from harness.denoiser_probing import ProbedDenoiser
 from harness.encoder_records import OUTLIER
 from harness.outlier_records import RULE, TAU, OutlierStatistics, worst_of
 from harness.outlier_words import ABSENT, counted, or_absent, share, times, without_empty
-from harness.report import columns
+from harness.text_table import columns
 
 
 def report(probed: ProbedDenoiser) -> str:

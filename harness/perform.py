@@ -16,7 +16,7 @@ from harness.circumstances import circumstances_of
 from harness.comparability import conditions_of
 from harness.denoiser import Denoiser
 from harness.files import write_bytes
-from harness.generation import make
+from harness.generation import make, require_judges
 from harness.machine import decide_precision, find_device, name_of
 from harness.metrics import cost, outliers
 from harness.open_codec import open_codec
@@ -47,6 +47,7 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     """Train, sample and measure one run in its workspace; every phase goes on from what is already there."""
     torch.set_num_threads(config.execution.threads)
     machine = _find_machine(config)
+    require_judges(config, machine.device)
     codec, latent_notes = open_codec(config, machine.device)
     folder = Path(config.execution.data) if config.execution.data else None
     guide = build_guide(config)

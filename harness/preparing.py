@@ -16,11 +16,11 @@ from harness.files import sha256_of
 from harness.latent_statistics import read_official_statistics, write_statistics
 from harness.machine import start
 from harness.rae_codec import FrozenEncoder
-from harness.report import columns
 from harness.representation import SEED, Stage1, recipe_of
 from harness.resolve import Request, resolve
 from harness.resolve_latents import content
 from harness.spec import RaeLatents
+from harness.text_table import columns
 
 DINO_S8 = "timm/vit_small_patch8_224.dino"
 

@@ -76,10 +76,10 @@ class Figure(Frozen):
 
     `model` and `arm` are the source's words; `family`, `backbone`, `encoder`, `registers` (a preset) and `task` are
     ours, empty where ours do not fit.  `spread` is what it prints after +-.  `epochs`, `steps` and `num_images` are
-    None where they are not stated, `reference` and `evaluator` empty, `guidance` "not stated".  `places` are the tables
-    and figures in which it stands; `read` is how it was read there.  It is `confirmed` where it was read as a printed
-    number in a source of its authors and nothing else of theirs disagrees; `reference_confirmed` says the same of what
-    FID was measured against.  `cited` figures are another paper's, repeated by this source.
+    None where they are not stated, `reference`, `reference_split` and `evaluator` empty, `guidance` "not stated".
+    `places` are the tables and figures in which it stands; `read` is how it was read there.  It is `confirmed` where it
+    was read as a printed number in a source of its authors and nothing else of theirs disagrees; `reference_confirmed`
+    says the same of what FID was measured against.  `cited` figures are another paper's, repeated by this source.
     """
 
     id: str = Field(pattern=r"^[a-z0-9]+(?:[./+-][a-z0-9]+)*$")
@@ -102,6 +102,7 @@ class Figure(Frozen):
     guidance_scale: NonNegativeFloat | None = None
     num_images: PositiveInt | None = None
     reference: str = ""
+    reference_split: str = ""
     reference_confirmed: bool = False
     evaluator: str = ""
     places: tuple[str, ...] = Field(min_length=1)
@@ -236,6 +237,7 @@ PUBLISHED_COLUMNS: Final[Mapping[str, str]] = {
     "guidance_scale": "DOUBLE",
     "num_images": "INTEGER",
     "reference": "VARCHAR",
+    "reference_split": "VARCHAR",
     "reference_confirmed": "BOOLEAN",
     "evaluator": "VARCHAR",
     "places": "VARCHAR",

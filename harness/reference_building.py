@@ -14,12 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.npyio import NpzFile
 
 from harness import __version__
 from harness.comparability import ReferenceIdentity
 from harness.data import Labels, read_one, spread_evenly
 from harness.errors import UserError
 from harness.extractor import Extractor, Features, Matrix32
+from harness.feature_store import arrays_of
 from harness.files import write_arrays
 from harness.folder import images_below
 from harness.image_folders import FolderImages, names_and_sizes
@@ -169,7 +171,7 @@ def _save(gathered: _Gathered, state: Path) -> None:
 
 
 def _load(state: Path) -> _Gathered:
-    with np.load(state, allow_pickle=False) as held:
+    with arrays_of(state) as held:
         digests = held["digests"].reshape(-1, DIGEST_BYTES)
         parts = {
             name: _accumulator(held, name, len(digests)) for name in ("pooled", "spatial") if f"{name}_mean" in held
@@ -177,7 +179,7 @@ def _load(state: Path) -> _Gathered:
         return _Gathered(len(digests), features=[held["features"]], digests=[digests], **parts)
 
 
-def _accumulator(held: "np.lib.npyio.NpzFile", name: str, count: int) -> MomentAccumulator:
+def _accumulator(held: NpzFile, name: str, count: int) -> MomentAccumulator:
     mean = held[f"{name}_mean"]
     part = MomentAccumulator(len(mean))
     part.count, part.mean, part.scatter = count, mean, np.asfortranarray(held[f"{name}_scatter"])

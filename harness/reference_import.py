@@ -17,8 +17,10 @@ from harness.comparability import UNKNOWN, ExtractorIdentity, ReferenceIdentity
 from harness.data import spread_evenly
 from harness.errors import UserError, disk_error
 from harness.extractor import Extractor, Matrix32
+from harness.extractors import find
 from harness.files import sha256_of
 from harness.image_arrays import IMAGES, ArrayImages
+from harness.metric_definitions import is_inception
 from harness.metrics.moments import moments
 from harness.progress import Progress
 from harness.reference_building import FEATURES_KEPT, versions
@@ -33,6 +35,8 @@ MEANT_FOR: Mapping[Kind, str] = {
 }
 MEAN, COVARIANCE, SPATIAL_MEAN, SPATIAL_COVARIANCE, FEATURES = "mu", "sigma", "mu_s", "sigma_s", "feats"
 KERNEL_FILE = "_kid.npz"
+# What an Inception extractor sees: pool_3, and seven channels of mixed_6 at 17 x 17 positions.
+INCEPTION_WIDTH, INCEPTION_SPATIAL_WIDTH = 2048, 7 * 17 * 17
 TOLERANCE = 1e-4
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError)
 
@@ -59,11 +63,12 @@ def import_statistics(published: Published, references: Path, open_extractor: Op
 
     Moments are never computed from images that lie in ADM's file: those are a sample for precision and recall, and
     their features are extracted here where the weights are at hand.  Raises UserError where the file is none of its
-    kind, its statistics are impossible, or the name is taken.
+    kind, its statistics are impossible, nobody knows the extractor, it sees other features, or the name is taken.
     """
-    extractor = published.extractor or MEANT_FOR[published.kind]
+    extractor = find(published.extractor or MEANT_FOR[published.kind]).name
     require_free(references, published.name, extractor)
     arrays, num_images = _read(published)
+    _require_inception(published.file, extractor, arrays)
     identity = ExtractorIdentity(name=extractor, version=UNKNOWN, weights_sha256=UNKNOWN)
     notes = [f"declared, not seen here: that {extractor} sees as what made these statistics"]
     if published.kind == "adm" and _holds(published.file, IMAGES):
@@ -100,9 +105,7 @@ def _read(published: Published) -> tuple[Arrays, int | None]:
     beside = published.file.with_name(published.file.stem + KERNEL_FILE)
     if published.kind == "clean-fid" and FEATURES not in held and beside.exists():
         held |= _arrays(beside)
-    features = held.get(FEATURES)
-    if published.kind == "clean-fid" and features is not None:
-        features = features.astype(np.float32)
+    features = _features_in(published.file, held)
     if MEAN in held and COVARIANCE in held:
         mean, covariance = held[MEAN], held[COVARIANCE]
     elif features is not None:
@@ -124,20 +127,36 @@ def _read(published: Published) -> tuple[Arrays, int | None]:
 
 
 def _arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
-    """The statistics in a file, without pickle, and without reading its images."""
+    """The statistics in a file, without pickle, and without reading its images.  All of them are numbers."""
     names = (MEAN, COVARIANCE, SPATIAL_MEAN, SPATIAL_COVARIANCE, FEATURES)
     try:
+        # numpy takes other files too, for one array or for pickles.
+        zipfile.ZipFile(file).close()
         with np.load(file, allow_pickle=False) as held:
-            return {name: held[name] for name in names if name in held}
+            arrays = {name: np.asarray(held[name]) for name in names if name in held}
     except OSError as error:
         raise disk_error(file, error) from error
     except DAMAGED as error:
         raise UserError(f"{file} is damaged, or no .npz of plain numbers: {error}", "fetch it again") from error
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu" or not array.size:
+            raise _no_statistics(file, f"{name} is {array.dtype} {array.shape}")
+    return arrays
 
 
 def _holds(file: Path, name: str) -> bool:
     with zipfile.ZipFile(file) as archive:
         return f"{name}.npy" in archive.namelist()
+
+
+def _features_in(file: Path, held: Mapping[str, npt.NDArray[Any]]) -> Matrix32 | None:
+    """The features in a file, None where it has none.  Raises UserError for what can be no features."""
+    if FEATURES not in held:
+        return None
+    features: Matrix32 = held[FEATURES].astype(np.float32)
+    if features.ndim != 2 or not np.isfinite(features).all():
+        raise UserError(f"{file} holds no features (M, F) that are finite, but {features.shape}", "fetch it again")
+    return features
 
 
 def _checked(
@@ -148,11 +167,28 @@ def _checked(
     width = len(mean)
     fits = mean.shape == (width,) and covariance.shape == (width, width)
     if not fits or not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise UserError(f"{file} holds no mean (F,) and covariance (F, F) that are finite", "fetch it again")
+        raise _no_statistics(file, f"{mean.shape} and {covariance.shape}")
     largest = np.abs(covariance).max()
     if np.abs(covariance - covariance.T).max() > TOLERANCE * largest or np.diagonal(covariance).min() < 0:
         raise UserError(f"the matrix in {file} is no covariance: not symmetric, or negative", "fetch it again")
     return mean, (covariance + covariance.T) / 2
+
+
+def _no_statistics(file: Path, but: str) -> UserError:
+    return UserError(f"{file} holds no mean (F,) and covariance (F, F) that are finite, but {but}", "fetch it again")
+
+
+def _require_inception(file: Path, extractor: str, arrays: Arrays) -> None:
+    """Raise UserError for statistics that no Inception can have given, where one is said to have."""
+    wanted, widths = [INCEPTION_WIDTH], [len(arrays.mean)]
+    if arrays.spatial_mean is not None:
+        wanted, widths = [*wanted, INCEPTION_SPATIAL_WIDTH], [*widths, len(arrays.spatial_mean)]
+    if is_inception(extractor) and widths != wanted:
+        raise UserError(
+            f"{file} has statistics of {' and '.join(map(str, widths))} features, and {extractor} sees "
+            f"{' and '.join(map(str, wanted))}",
+            "name the extractor that made them: --extractor",
+        )
 
 
 def _require_width(published: Published, arrays: Arrays) -> None:

@@ -43,9 +43,15 @@ def _what(record: RunRecord) -> str:
 
 def _table(record: RunRecord, none: RunRecord | None) -> list[str]:
     rows = [("", "value", "to none", "")]
-    rows += [(m.name, _number(m.value), _difference(record, m, none), _unit(m)) for m in record.measurements]
+    rows += [(_name(record, m), _number(m.value), _difference(record, m, none), _unit(m)) for m in record.measurements]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return [f"{name:<{widths[0]}}  {value:>{widths[1]}}  {gap:>{widths[2]}}  {unit}" for name, value, gap, unit in rows]
+
+
+def _name(record: RunRecord, measurement: Measurement) -> str:
+    """A metric's name, and where there are several of it what tells this one from the others."""
+    is_alone = [each.name for each in record.measurements].count(measurement.name) == 1
+    return measurement.name if is_alone or not measurement.basis else f"{measurement.name} {measurement.basis.words()}"
 
 
 def _difference(record: RunRecord, measurement: Measurement, none: RunRecord | None) -> str:
@@ -117,10 +123,3 @@ def _is_compared(measurement: Measurement) -> bool:
 
 def _is_distance(measurement: Measurement) -> bool:
     return _is_judged(measurement) and varies_as_fid(measurement.name)
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in aligned columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)

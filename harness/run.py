@@ -30,6 +30,7 @@ def run(config: RunConfig, *, again: bool = False) -> Outcome:
     results = Path(config.execution.results)
     stored = store.find(results, config)
     if stored is not None and not again:
+        _judge_further(config, stored.record)
         return Outcome(stored.record, stored.path, is_new=False, none=_matched_none(results, config))
     require_writable(results)
     with workspace.enter(config) as space:
@@ -44,6 +45,20 @@ def run(config: RunConfig, *, again: bool = False) -> Outcome:
             space.keep(record)
         path = _publish(results, record, space)
     return Outcome(record, path, is_new=True, none=_matched_none(results, config))
+
+
+def _judge_further(config: RunConfig, record: RunRecord) -> None:
+    """Judge the samples of a finished run against references that its record does not have, as `eval --run` does."""
+    bases = [measurement.basis for measurement in record.measurements if measurement.basis]
+    known = {basis.reference.name for basis in bases if basis.reference}
+    further = tuple(name for name in config.execution.references if name not in known)
+    if not further:
+        return
+    from harness.evaluating import evaluate_run
+
+    path = evaluate_run(config, further)
+    database.rebuild(Path(config.execution.results))
+    say(f"judged against {', '.join(further)} too: {path}")
 
 
 def _is_published(results: Path, record: RunRecord) -> bool:

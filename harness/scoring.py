@@ -94,8 +94,16 @@ def not_given(judged: Judged, references: Sequence[OpenReference], found: Sequen
             identity = reference and reference.identity
             if not any(m.name == definition.name and m.basis and m.basis.reference == identity for m in found):
                 against = f" against {identity.name}" if identity else ""
-                missing.append(f"no {definition.name}{against}: needs {' and '.join(definition.needs)}")
+                missing.append(f"no {definition.name}{against}: needs {_needed(judged, definition, reference)}")
     return missing
+
+
+def _needed(judged: Judged, definition: MetricDefinition, reference: OpenReference | None) -> str:
+    """What an absent number wants: neighbours of each image, or something that is not there at all."""
+    if definition.kind in ("precision", "recall") and reference is not None and reference.features is not None:
+        where = "" if judged.features.num_images <= NEIGHBOURS else " whose features the reference holds"
+        return f"more than {NEIGHBOURS} images{where}"
+    return " and ".join(definition.needs)
 
 
 @dataclass(frozen=True)
@@ -213,6 +221,7 @@ def _measurement(
         num_images=judged.features.num_images,
         note="; ".join(filter(None, notes)),
         basis=Basis(
+            version=definition.version,
             extractor=judged.extractor,
             reference=reference.identity if reference else None,
             guidance=judged.guidance,

@@ -1,17 +1,18 @@
 """What our measured runs say about each published claim: confirmed, contradicted, inconclusive, not yet measured."""
 
 import contextlib
+import itertools
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from harness.claims import Claim, Difference, Level, OutOfReach, Setting
+from harness.claims import FRECHET, Claim, Difference, Level, OutOfReach, Setting
 from harness.database import DATABASE, rebuild, snapshot
 from harness.errors import UserError
 from harness.intervals import COUNTED, FEWEST, Interval, exactly, of_one_pair, over_seeds, variation_of, varies_as_fid
-from harness.published import CLAIMS, PUBLISHED, Published, read_published
+from harness.published import CLAIMS, PUBLISHED, Figure, Published, read_published
 from leaderboard.measured import Measured, Run, Value
 
 Verdict = Literal["confirmed", "contradicted", "inconclusive", "not yet measured"]
@@ -19,10 +20,13 @@ Verdict = Literal["confirmed", "contradicted", "inconclusive", "not yet measured
 # 100,000 steps of 1,024 images are the papers' 80 epochs, and are 79.9.
 WHOLE: Final = 0.99
 
+NO_VALUE: Final = "the run has no value of this metric (not judged)"
+NO_BASE: Final = "the baseline has no value of this metric (diverged, or not judged)"
+
 
 @dataclass(frozen=True)
 class Pair:
-    """One seed: a run's value, and its matched baseline's under the same key (None for a claim about one arm)."""
+    """One seed: a run's value, and its matched baseline's that it is compared with (None for a claim about one arm)."""
 
     run: Run
     value: Value
@@ -37,10 +41,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Two runs that would be a pair, were their values measured alike; `reasons` say what is not equal."""
+    """A run that would count, were its value there, or measured like that of `base_run`."""
 
     run: Run
-    base_run: Run
+    base_run: Run | None
     metric: str
     reasons: tuple[str, ...]
 
@@ -52,44 +56,77 @@ class Row:
     `bounds` are where the claim has the difference (or the value), in the metric's unit; `interval` is the 95 %
     interval of that over training seeds, or for one seed by the published prior, None where that prior is not of this
     metric.  `below_scale` says what keeps the runs from the published scale; they have it where it is empty.
+    `another_reference` says that their values are not known to be against what the published ones are against, or "".
     """
 
     claim_id: str
-    task: str
-    backbone: str
-    arm: str
-    against: str
-    metric: str
-    title: str
-    key: str
     pairs: tuple[Pair, ...]
     mean: float
     interval: Interval | None
     bounds: tuple[float | None, float | None]
     verdict: Verdict
     below_scale: tuple[str, ...]
+    another_reference: str
+
+    @property
+    def task(self) -> str:
+        return self.pairs[0].run.task
+
+    @property
+    def backbone(self) -> str:
+        """The exact name, such as `rae-dit-xl`."""
+        return self.pairs[0].run.exact_name
+
+    @property
+    def arm(self) -> str:
+        return self.pairs[0].run.arm
+
+    @property
+    def against(self) -> str:
+        """The baseline's arm, or "" for a claim about one arm."""
+        base_run = self.pairs[0].base_run
+        return base_run.arm if base_run else ""
+
+    @property
+    def metric(self) -> str:
+        return self.pairs[0].value.metric
+
+    @property
+    def title(self) -> str:
+        """What the values are called: "fid against val-50k (inception-clean)"."""
+        return self.pairs[0].value.title
+
+    @property
+    def key(self) -> str:
+        """The comparability key of the runs' values; the baselines' may differ in guidance by registers."""
+        return self.pairs[0].value.key
 
     @property
     def changed_nothing(self) -> bool:
         """Whether all pairs are equal to the last digit: the treatment did not take hold, and nothing follows."""
-        return self.against != "" and self.metric not in COUNTED and all(pair.difference == 0 for pair in self.pairs)
+        return _changed_nothing(self.pairs)
+
+    @property
+    def as_published(self) -> Verdict:
+        """What follows for the claim as it was made, from runs at its scale: nothing against another reference."""
+        return "inconclusive" if self.another_reference else self.verdict
 
 
 @dataclass(frozen=True)
 class Judgement:
     """A claim with all that was measured of it; `verdict` is that at the published scale alone.
 
-    `refused` are pairs whose values may not be compared, `unmatched` runs without a baseline, `set_aside` runs over
-    stand-in latents, which are no representation, `diverged` runs of the claim's arms that gave no value.
+    `refused` are runs whose values are missing or may not be compared, `unmatched` runs without a baseline, `set_aside`
+    runs over stand-in latents, which are no representation, `diverged` runs of the claim's arms, matched baselines too.
     """
 
     claim: Claim
     verdict: Verdict
-    rows: tuple[Row, ...]
-    refused: tuple[Refusal, ...]
-    unmatched: tuple[Run, ...]
-    set_aside: tuple[Run, ...]
-    diverged: tuple[Run, ...]
+    rows: tuple[Row, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    unmatched: tuple[Run, ...] = ()
+    set_aside: tuple[Run, ...] = ()
+    diverged: tuple[Run, ...] = ()
 
 
 def judge(results: Path) -> tuple[Published, list[Judgement]]:
@@ -107,48 +144,60 @@ def judge(results: Path) -> tuple[Published, list[Judgement]]:
     rebuild(results)
     with contextlib.closing(snapshot(results / DATABASE)) as database:
         measured = Measured.read(database)
-    return published, [_judged(claim, measured) for claim in published.claims]
+    figures = published.figures
+    return published, [
+        _judged(claim, [figures[name] for name in claim.figures], measured) for claim in published.claims
+    ]
 
 
-def _judged(claim: Claim, measured: Measured) -> Judgement:
+def _judged(claim: Claim, figures: Sequence[Figure], measured: Measured) -> Judgement:
     test = claim.test
     if isinstance(test, OutOfReach):
-        return Judgement(claim, "not yet measured", (), (), (), (), ())
+        return Judgement(claim, "not yet measured")
     wanted = test.treatments if isinstance(test, Difference) else (test.registers,)
     all_runs = measured.runs_of(test.families, wanted)
     runs = [run for run in all_runs if not run.is_stand_in]
+    baselines: dict[str, list[Run]] = {}
     if isinstance(test, Difference):
-        found = list(_compared(test, runs, measured))
-        pairs = [each for each in found if isinstance(each, Pair)]
-        refused = tuple(each for each in found if isinstance(each, Refusal))
-        unmatched = tuple(run for run in runs if not _baselines(test, run, measured))
+        baselines = {run.run_id: _baselines(test, run, measured) for run in runs}
+        found = [
+            each for run in runs for base in baselines[run.run_id] for each in _compared(test, run, base, measured)
+        ]
     else:
-        pairs = [Pair(run, value) for run in runs for value in measured.values(run, test.metrics)]
-        refused, unmatched = (), ()
-    rows = tuple(_row(claim, test, group, measured) for group in _groups(pairs))
+        found = [Pair(run, value) for run in runs for value in measured.values(run, test.metrics)]
+    pairs = [each for each in found if isinstance(each, Pair)]
+    refused = [each for each in found if isinstance(each, Refusal)]
+    rows = tuple(_row(claim, figures, group, measured) for group in _groups(pairs))
+    involved = dict.fromkeys([*runs, *itertools.chain.from_iterable(baselines.values())])
     return Judgement(
         claim,
-        _unanimous({row.verdict for row in rows if not row.below_scale}),
+        _unanimous({row.as_published for row in rows if not row.below_scale}),
         rows,
-        refused,
-        unmatched,
-        tuple(run for run in all_runs if run.is_stand_in),
-        tuple(run for run in runs if run.status == "diverged"),
+        refused=(*refused, *_not_judged(claim, test, runs, measured)),
+        unmatched=tuple(run for run in runs if run.run_id in baselines and not baselines[run.run_id]),
+        set_aside=tuple(run for run in all_runs if run.is_stand_in),
+        diverged=tuple(run for run in involved if run.status == "diverged"),
     )
 
 
-def _compared(test: Difference, treated: Sequence[Run], measured: Measured) -> Iterator[Pair | Refusal]:
-    """Every value of a run beside the value of its baseline under the same key, or why there is none."""
-    for run in treated:
-        for base_run in _baselines(test, run, measured):
-            candidates = measured.values(base_run, test.metrics)
-            by_key = {candidate.key: candidate for candidate in candidates}
-            for value in measured.values(run, test.metrics):
-                if value.key in by_key:
-                    yield Pair(run, value, base_run, by_key[value.key])
-                elif candidates:
-                    reasons = min((value.differences(other) for other in candidates), key=len)
-                    yield Refusal(run, base_run, value.metric, tuple(reasons))
+def _compared(test: Difference, run: Run, base_run: Run, measured: Measured) -> Iterator[Pair | Refusal]:
+    """Every value of a run beside the value of its baseline that it may be compared with, or why there is none."""
+    for value in measured.values(run, test.metrics):
+        candidates = measured.values(base_run, (value.metric,))
+        base = next((candidate for candidate in candidates if candidate.key == value.none_key), None)
+        if base:
+            yield Pair(run, value, base_run, base)
+        else:
+            reasons = min((value.differences(other) for other in candidates), key=len, default=[NO_BASE])
+            yield Refusal(run, base_run, value.metric, tuple(reasons))
+
+
+def _not_judged(claim: Claim, test: Difference | Level, runs: Sequence[Run], measured: Measured) -> Iterator[Refusal]:
+    """Runs that finished without a value where one is to be expected: at the claim's task, or where others have it."""
+    for run in runs:
+        is_expected = run.task == claim.setting.task or measured.is_measured(run.task, test.metrics)
+        if run.status == "finished" and is_expected and not measured.values(run, test.metrics):
+            yield Refusal(run, None, test.metric, (NO_VALUE,))
 
 
 def _baselines(test: Difference, run: Run, measured: Measured) -> list[Run]:
@@ -169,31 +218,35 @@ def _groups(pairs: Sequence[Pair]) -> list[list[Pair]]:
     return list(groups.values())
 
 
-def _row(claim: Claim, test: Difference | Level, pairs: Sequence[Pair], measured: Measured) -> Row:
-    first = pairs[0]
+def _row(claim: Claim, figures: Sequence[Figure], pairs: Sequence[Pair], measured: Measured) -> Row:
+    assert not isinstance(claim.test, OutOfReach), "what cannot be tested has no pairs"
     mean = statistics.fmean(pair.difference for pair in pairs)
-    scale = statistics.fmean(pair.base.value for pair in pairs if pair.base) if first.base else 1.0
-    least, most = (None if bound is None else bound * scale for bound in (test.least, test.most))
     interval = _interval(pairs, mean, measured)
-    row = Row(
+    least, most = _bounds(claim.test, pairs)
+    return Row(
         claim_id=claim.id,
-        task=first.run.task,
-        backbone=first.run.exact_name,
-        arm=first.run.arm,
-        against=first.base_run.arm if first.base_run else "",
-        metric=first.value.metric,
-        title=first.value.title,
-        key=first.value.key,
         pairs=tuple(pairs),
         mean=mean,
         interval=interval,
         bounds=(least, most),
-        verdict="inconclusive",
-        below_scale=tuple(_below_scale(claim.setting, first)),
+        verdict=_verdict(pairs, interval, least, most),
+        below_scale=tuple(_below_scale(claim.setting, pairs[0])),
+        another_reference=_another_reference(claim.setting, figures, pairs[0].value),
     )
-    if interval is None or interval.method == "prior" or row.changed_nothing:
-        return row
-    return replace(row, verdict=verdict_of(interval, least, most))
+
+
+def _bounds(test: Difference | Level, pairs: Sequence[Pair]) -> tuple[float | None, float | None]:
+    """Where the claim has the mean of these pairs, in the metric's unit: a difference as a share of the baselines'."""
+    bases = [pair.base.value for pair in pairs if pair.base]
+    scale = statistics.fmean(bases) if bases else 1.0
+    return (
+        None if test.least is None else test.least * scale,
+        None if test.most is None else test.most * scale,
+    )
+
+
+def _changed_nothing(pairs: Sequence[Pair]) -> bool:
+    return pairs[0].value.metric not in COUNTED and all(pair.base and pair.difference == 0 for pair in pairs)
 
 
 def _interval(pairs: Sequence[Pair], mean: float, measured: Measured) -> Interval | None:
@@ -206,6 +259,13 @@ def _interval(pairs: Sequence[Pair], mean: float, measured: Measured) -> Interva
     if first.base is None or not varies_as_fid(first.value.metric):
         return None
     return of_one_pair(first.value.value, first.base.value, variation_of(measured.spreads(first.value.key)))
+
+
+def _verdict(pairs: Sequence[Pair], interval: Interval | None, least: float | None, most: float | None) -> Verdict:
+    """Inconclusive for one seed, and where the treatment did not take hold."""
+    if interval is None or interval.method == "prior" or _changed_nothing(pairs):
+        return "inconclusive"
+    return verdict_of(interval, least, most)
 
 
 def verdict_of(interval: Interval, least: float | None, most: float | None) -> Verdict:
@@ -236,8 +296,7 @@ def _below_scale(setting: Setting, pair: Pair) -> Iterator[str]:
         yield f"{run.exact_name}, not {' or '.join(setting.backbones)}"
     if setting.encoders and run.encoder not in setting.encoders:
         yield f"latents of {run.encoder or 'no encoder'}, not {' or '.join(setting.encoders)}"
-    if setting.count is not None and run.count != setting.count:
-        yield f"{run.count} registers, not {setting.count}"
+    yield from _other_registers(setting, run)
     if value.metric != setting.metric:
         yield f"{value.metric}, not {setting.metric}"
     if value.is_guided != setting.guided:
@@ -246,3 +305,33 @@ def _below_scale(setting: Setting, pair: Pair) -> Iterator[str]:
         yield f"{'unknown' if run.epochs is None else format(run.epochs, '.3g')} epochs, not {setting.epochs:g}"
     if value.num_images is not None and value.num_images < setting.num_images:
         yield f"{value.num_images} images, not {setting.num_images}"
+
+
+def _other_registers(setting: Setting, run: Run) -> Iterator[str]:
+    """In what a run's registers, or what it has in their place, are not known to be the published ones."""
+    if setting.treatments == ():
+        yield "no preset of ours is known to be the published treatment"
+    elif setting.treatments is not None and run.arm not in setting.treatments:
+        yield f"{run.arm}, not {' or '.join(setting.treatments)}"
+    if setting.count is not None and run.count != setting.count:
+        yield f"{run.count} registers, not {setting.count}"
+    start = setting.start_blocks.get(run.depth)
+    if start is not None and run.start_block != start:
+        yield f"registers from block {run.start_block} of {run.depth}, not {start}"
+
+
+def _another_reference(setting: Setting, figures: Sequence[Figure], value: Value) -> str:
+    """That a distance is not known to be to the published reference, by its name and split; "" where it is."""
+    if value.metric not in FRECHET or value.metric != setting.metric:
+        return ""
+    ours = value.reference
+    against = f"against {ours.name} (split {ours.split})" if ours else "against a reference without a name"
+    rest_on = [figure for figure in figures if figure.metric == setting.metric]
+    names = " and ".join(sorted({figure.reference for figure in rest_on} - {""})) or "not named"
+    if not (rest_on and all(figure.reference_confirmed for figure in rest_on)):
+        return f"{against}; the published reference is not confirmed ({names})"
+    published = {(figure.reference.removesuffix(".npz"), figure.reference_split) for figure in rest_on}
+    if ours and published == {(ours.name, ours.split)}:
+        return ""
+    splits = " and ".join(sorted({figure.reference_split or "not stated" for figure in rest_on}))
+    return f"{against}; the published reference is {names} (split {splits})"

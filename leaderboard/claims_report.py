@@ -1,23 +1,40 @@
 """Show what became of the published claims, at a terminal or to a machine."""
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from harness.claims import OutOfReach
 from harness.published import Figure, Published
-from leaderboard.claims import Judgement, Pair, Row
+from harness.text_table import columns
+from leaderboard.claims import Judgement, Pair, Refusal, Row
 from leaderboard.measured import Run, Value
 
 HEADER = ("claim", "task", "arms", "ours", "seeds", "95 % interval", "claimed", "verdict", "as published", "records")
+ROW_DATA = (
+    "task",
+    "backbone",
+    "arm",
+    "against",
+    "metric",
+    "title",
+    "key",
+    "mean",
+    "bounds",
+    "verdict",
+    "below_scale",
+    "another_reference",
+)
 HOW_TO_READ = """\
 verdict: of this row's runs alone.  confirmed or contradicted: the 95 % interval over training seeds (Student's t over
 matched differences) lies wholly where the claim has it, or wholly elsewhere.  One seed is always inconclusive; its
 "prior" interval is by the spread of arms with several seeds, and not less than the published 1.3 %.
-as published: the verdict at the published task, backbone and length, which is another matter: digits are no ImageNet.
-They are 8 x 8, their networks are tiny, SiT and DiT learn their pixels and no VAE's latents, and what they confirm or
-contradict may be otherwise at scale."""
+as published: the verdict at the published task, backbone, registers and length, which is another matter: digits are no
+ImageNet.  They are 8 x 8, their networks are tiny, SiT and DiT learn their pixels and no VAE's latents, and what they
+confirm or contradict may be otherwise at scale.  It is at most inconclusive where a distance is not known to be to the
+published reference: which one DSR's FIDs are against, validation images by its name, is not confirmed."""
 
 
 def report(published: Published, judgements: Sequence[Judgement]) -> str:
@@ -33,7 +50,7 @@ def report(published: Published, judgements: Sequence[Judgement]) -> str:
             table.append(_empty(judgement))
     figures = published.figures
     lines = [
-        *_aligned(table),
+        columns(table),
         "",
         HOW_TO_READ,
         "",
@@ -60,7 +77,7 @@ def machine_readable(published: Published, judgements: Sequence[Judgement]) -> d
                 "refused": [
                     {
                         "run": _run_data(refusal.run),
-                        "baseline": _run_data(refusal.base_run),
+                        "baseline": refusal.base_run and _run_data(refusal.base_run),
                         "metric": refusal.metric,
                         "reasons": list(refusal.reasons),
                     }
@@ -94,14 +111,15 @@ def _cells(row: Row, judgement: Judgement, number: int) -> tuple[str, ...]:
 
 def _scale(row: Row, judgement: Judgement) -> str:
     if not row.below_scale:
-        return "as published"
+        return "as published" if not row.another_reference else "as published but for the reference"
     return "not as published" if row.task == judgement.claim.setting.task else f"{row.task} only"
 
 
 def _empty(judgement: Judgement) -> tuple[str, ...]:
     """The row of a claim of which nothing was measured that counts."""
-    refused = f"{len(judgement.refused)} pair(s) refused" if judgement.refused else "-"
-    return (judgement.claim.id, "-", refused, "-", "0", "-", "-", "not yet measured", judgement.verdict, "-")
+    counts = {"refused": len(judgement.refused), "diverged": len(judgement.diverged)}
+    left_out = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "-"
+    return (judgement.claim.id, "-", left_out, "-", "0", "-", "-", "not yet measured", judgement.verdict, "-")
 
 
 def _interval(row: Row) -> str:
@@ -144,24 +162,29 @@ def _quoted(figure: Figure) -> str:
 def _left_out(judgement: Judgement) -> list[str]:
     """What was measured and does not count, counted, with the reasons."""
     lines = []
-    for reasons in sorted({refusal.reasons for refusal in judgement.refused}):
-        pairs = [refusal for refusal in judgement.refused if refusal.reasons == reasons]
-        lines.append(f"      refused: {len(pairs)} pair(s) whose values may not be compared: {'; '.join(reasons)}")
-        lines += [f"        {refusal.run.path} and {refusal.base_run.path}" for refusal in pairs]
+    for reasons, count in sorted(Counter(refusal.reasons for refusal in judgement.refused).items()):
+        lines.append(f"      refused: {count} that may not be compared: {'; '.join(reasons)}")
+        lines += [f"        {_sides(refusal)}" for refusal in judgement.refused if refusal.reasons == reasons]
     if judgement.unmatched:
         lines.append(f"      without a matched baseline: {', '.join(run.path for run in judgement.unmatched)}")
     if judgement.set_aside:
         lines.append("      set aside, over stand-in latents that are no representation:")
         lines += [f"        {run.path}" for run in judgement.set_aside]
     if judgement.diverged:
-        lines.append(f"      diverged: {', '.join(run.path for run in judgement.diverged)}")
+        lines.append("      diverged:")
+        lines += [f"        {run.path} ({run.arm})" for run in judgement.diverged]
     return lines
+
+
+def _sides(refusal: Refusal) -> str:
+    return " and ".join(run.path for run in (refusal.run, refusal.base_run) if run)
 
 
 def _traces(row: Row) -> str:
     scale = f" (below the published scale: {'; '.join(row.below_scale)})" if row.below_scale else ""
+    reference = f" ({row.another_reference})" if row.another_reference else ""
     records = [f"seed {pair.run.seed}: {_trace(pair)}" for pair in row.pairs]
-    return "\n     ".join([f"{row.claim_id}, key {row.key}{scale}", *records])
+    return "\n     ".join([f"{row.claim_id}, key {row.key}{scale}{reference}", *records])
 
 
 def _trace(pair: Pair) -> str:
@@ -172,7 +195,7 @@ def _trace(pair: Pair) -> str:
 def _row_data(row: Row) -> dict[str, Any]:
     interval = row.interval and {**asdict(row.interval), "low": row.interval.low, "high": row.interval.high}
     return {
-        **{name: value for name, value in vars(row).items() if name not in ("pairs", "interval", "claim_id")},
+        **{name: getattr(row, name) for name in ROW_DATA},
         "interval": interval,
         "changed_nothing": row.changed_nothing,
         "at_published_scale": not row.below_scale,
@@ -194,8 +217,3 @@ def _value_data(value: Value) -> dict[str, Any]:
 
 def _run_data(run: Run) -> dict[str, Any]:
     return {"run_id": run.run_id, "record_id": run.record_id, "path": run.path, "arm": run.arm, "seed": run.seed}
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from harness.comparability import Key
+from harness.comparability import Key, ReferenceIdentity
 from harness.spec import RaeLatents, RunConfig
 
 # A run that was repeated has several records: the newest counts, never the best.
@@ -18,14 +18,17 @@ FROM runs QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC
 ORDER BY task, exact_name, registers, seed, run_id
 """
 
-# A later evaluation of a run's own samples counts as the run's, under the conditions that it was made with.
+# A later evaluation of a run's own samples counts as the run's, under the conditions that it was made with, unless the
+# run was made anew after it: record ids begin with their time.
 _VALUES = f"""
 WITH latest AS ({_RUNS}),
 judged AS (
     SELECT run_id, record_id, path FROM latest
-    UNION ALL SELECT run_id, record_id, path FROM evaluations WHERE run_id IN (SELECT run_id FROM latest)
+    UNION ALL
+    SELECT run_id, e.record_id, e.path FROM evaluations e JOIN latest USING (run_id)
+    WHERE e.record_id > latest.record_id
 )
-SELECT run_id, record_id, path, m.name, m.value, m.num_images, m.key, m.title, keys.fields
+SELECT run_id, record_id, path, m.name, m.value, m.num_images, m.key, keys.none_key, m.title, keys.fields
 FROM judged JOIN measurements m USING (record_id) JOIN keys ON keys.key = m.key
 QUALIFY row_number() OVER (PARTITION BY run_id, m.key ORDER BY record_id DESC) = 1
 ORDER BY m.name, m.key
@@ -34,7 +37,10 @@ ORDER BY m.name, m.key
 
 @dataclass(frozen=True)
 class Value:
-    """One measured value: of which metric, under which comparability key, from which record."""
+    """One measured value: of which metric, under which comparability key, from which record.
+
+    `none_key` is the key that the matched value without registers has.
+    """
 
     run_id: str
     record_id: str
@@ -43,6 +49,7 @@ class Value:
     value: float
     num_images: int | None
     key: str
+    none_key: str
     title: str
     fields: str
 
@@ -53,13 +60,19 @@ class Value:
 
     @property
     def is_guided(self) -> bool:
-        """Whether the judged images were sampled with guidance."""
+        """Whether the judged images were sampled with guidance by a class or a weaker network."""
         basis = self.comparability.basis
         return basis is not None and basis.guidance.kind != "none"
 
-    def differences(self, other: "Value") -> list[str]:
-        """What forbids to compare this value with another, in words."""
-        return self.comparability.differences(other.comparability)
+    @property
+    def reference(self) -> ReferenceIdentity | None:
+        """What the judged images were compared with; None where they were compared with nothing."""
+        basis = self.comparability.basis
+        return basis.reference if basis else None
+
+    def differences(self, base: "Value") -> list[str]:
+        """What forbids to compare this value with that of a run without registers, in words."""
+        return self.comparability.without_register_guidance().differences(base.comparability)
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,17 @@ class Run:
         return denoiser.count if denoiser else None
 
     @property
+    def start_block(self) -> int | None:
+        """The block of the denoiser before which its registers enter."""
+        denoiser = self.config.registers.denoiser
+        return denoiser.start_block if denoiser else None
+
+    @property
+    def depth(self) -> int:
+        """The number of blocks of the denoiser."""
+        return int(self.config.network["depth"])
+
+    @property
     def epochs(self) -> float | None:
         """Passes over the training images; None where their number is not known."""
         images, recipe = self.config.task.num_training_images, self.config.recipe
@@ -144,6 +168,10 @@ class Measured:
     def values(self, run: Run, metrics: Sequence[str]) -> list[Value]:
         """A run's values of these metrics, one for each comparability key."""
         return [value for value in self._by_run.get(run.run_id, []) if value.metric in metrics]
+
+    def is_measured(self, task: str, metrics: Sequence[str]) -> bool:
+        """Whether any run of a task has a value of these metrics."""
+        return any(run.task == task and self.values(run, metrics) for run in self._runs)
 
     def spreads(self, key: str) -> list[tuple[float, float, int]]:
         """(mean, sample standard deviation, seeds) of every arm that has several values under a key."""

@@ -4,22 +4,24 @@ import itertools
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from harness import store
-from harness.comparability import Basis, conditions_of
+from harness.comparability import Basis, GuidanceUsed, conditions_of
 from harness.errors import UserError
 from harness.evaluation_store import append_evaluation
 from harness.intervals import Interval
 from harness.records import Measurement
 from harness.resolve import Request, resolve
 from harness.spec import RunConfig
-from leaderboard.claims import Judgement, judge, verdict_of
+from leaderboard.claims import NO_BASE, NO_VALUE, Judgement, judge, verdict_of
 from leaderboard.claims_report import machine_readable, report
 from tests.builders import quick_config
-from tests.test_store import BASIS, make_evaluation, make_record
+from tests.test_store import BASIS, CREATED, make_evaluation, make_record
 
 PROJECT = Path(__file__).parent.parent / "results"
 ID = "diffusion-registers-lower-fid-sit"
@@ -116,7 +118,7 @@ def test_mixed_label_schemes_are_refused_and_said_why(place: Path) -> None:
         config = quick_config(place, "sit", registers)
         record = make_record(config)
         store.append(place / "results", record.model_copy(update={"measurements": record.measurements[2:]}), None)
-        _evaluate(place, config, labels)
+        _evaluate(place, config, labels, minutes=1)
     judgement = _judgement(place)
     assert judgement.rows == ()
     assert [refusal.reasons for refusal in judgement.refused] == [("labels: random here, balanced there",)]
@@ -127,6 +129,67 @@ def test_the_newest_record_of_a_run_counts_not_the_best(place: Path) -> None:
     _add(place, quick_config(place, "sit", "denoiser", seed=0), 170.0, minutes=1)
     pairs = _judgement(place).rows[0].pairs
     assert sorted(pair.difference for pair in pairs) == [-12.0, -11.0, 70.0]
+
+
+def test_an_evaluation_of_replaced_samples_no_longer_counts(place: Path) -> None:
+    """It had a key that the newer record has no value of."""
+    configs = [quick_config(place, "sit", registers) for registers in ("none", "denoiser")]
+    for config in configs:
+        _add(place, config, 100.0)
+        _evaluate(place, config, "random", minutes=1)
+    assert [row.mean for row in _judgement(place).rows] == [0.0, 0.0]
+    _add(place, configs[1], 80.0, minutes=2)
+    assert [row.mean for row in _judgement(place).rows] == [-20.0]
+    _evaluate(place, configs[1], "random", minutes=3)
+    assert sorted(row.mean for row in _judgement(place).rows) == [-20.0, 0.0]
+
+
+def test_a_pair_whose_baseline_diverged_is_counted_and_shown(place: Path) -> None:
+    _pairs(place, (-10.0, -11.0, -12.0))
+    lost = quick_config(place, "sit", "none", seed=1)
+    path = _add_without_a_value(place, lost, "diverged", minutes=1)
+    judgement = _judgement(place)
+    assert [len(row.pairs) for row in judgement.rows] == [2]
+    assert [refusal.reasons for refusal in judgement.refused] == [(NO_BASE,)]
+    assert [run.run_id for run in judgement.diverged] == [lost.run_id]
+    _is_told(place, NO_BASE, str(path.relative_to(place / "results")), "diverged")
+
+
+def test_a_finished_run_without_a_value_is_counted_and_shown(place: Path) -> None:
+    _pairs(place, (-10.0, -11.0, -12.0))
+    lost = quick_config(place, "sit", "denoiser", seed=1)
+    path = _add_without_a_value(place, lost, "finished", minutes=1)
+    judgement = _judgement(place)
+    assert [len(row.pairs) for row in judgement.rows] == [2]
+    assert [(refusal.run.run_id, refusal.reasons) for refusal in judgement.refused] == [(lost.run_id, (NO_VALUE,))]
+    _is_told(place, NO_VALUE, str(path.relative_to(place / "results")), "refused")
+
+
+def test_a_run_whose_outliers_were_not_probed_is_counted_and_shown(place: Path) -> None:
+    _add(place, quick_config(place, "sit", "none", seed=1), 100.0)
+    lost = quick_config(place, "sit", "none")
+    path = _add_without_a_value(place, lost, "finished")
+    judgement = _judgement(place, "rm-no-outliers-sit")
+    assert [len(row.pairs) for row in judgement.rows] == [1]
+    assert [(refusal.run.run_id, refusal.base_run) for refusal in judgement.refused] == [(lost.run_id, None)]
+    _is_told(place, NO_VALUE, str(path.relative_to(place / "results")), "refused")
+
+
+def test_guidance_by_registers_is_compared_with_the_unguided_baseline(place: Path) -> None:
+    """The value with it and the one without are rows of their own, under their own titles."""
+    guided = BASIS.model_copy(update={"guidance": GuidanceUsed(registers=1.5)})
+    for seed in SEEDS:
+        _add(place, quick_config(place, "jit", "none", seed=seed), 100.0)
+        record = make_record(quick_config(place, "jit", "register-guidance", seed=seed), 95.0 + seed)
+        stronger = record.measurements[0].model_copy(update={"basis": guided, "value": 90.0 + seed})
+        measurements = (stronger, *record.measurements)
+        store.append(place / "results", record.model_copy(update={"measurements": measurements}), None)
+    judgement = _judgement(place, "rm-register-guidance-helps")
+    assert judgement.refused == ()
+    assert {row.title.removeprefix("fd_digits "): row.mean for row in judgement.rows} == {
+        BASIS.words(): -4.0,
+        guided.words(): -9.0,
+    }
 
 
 def test_runs_are_paired_with_their_own_seed_alone(place: Path) -> None:
@@ -176,6 +239,7 @@ def test_claims_about_outliers_compare_a_level_with_a_threshold(place: Path) -> 
 
 
 def test_the_published_scale_is_its_task_backbone_and_length(place: Path) -> None:
+    _confirm_the_reference(place, "digits", "all")
     for seed, (registers, value) in itertools.product(SEEDS, (("none", 16.0), ("denoiser", 14.0))):
         config = _published_scale(registers, seed)
         _add_fid(place, config, value + seed / 10 * value)
@@ -187,7 +251,60 @@ def test_the_published_scale_is_its_task_backbone_and_length(place: Path) -> Non
     assert judgement.verdict == "confirmed"
 
 
+@pytest.mark.parametrize(
+    ("confirmed", "said"),
+    [
+        (None, "the published reference is not confirmed (imagenet-val-package-correct-no-transform.npz)"),
+        (("imagenet-val", "all"), "the published reference is imagenet-val.npz (split all)"),
+        (("digits", "val"), "the published reference is digits.npz (split val)"),
+    ],
+)
+def test_nothing_follows_against_another_reference(place: Path, confirmed: tuple[str, str] | None, said: str) -> None:
+    if confirmed:
+        _confirm_the_reference(place, *confirmed)
+    for seed, (registers, value) in itertools.product(SEEDS, (("none", 16.0), ("denoiser", 14.0))):
+        _add_fid(place, _published_scale(registers, seed), value + seed / 10 * value)
+    judgement = _judgement(place)
+    (row,) = judgement.rows
+    assert (row.verdict, row.below_scale, judgement.verdict) == ("confirmed", (), "inconclusive")
+    assert row.another_reference == f"against digits (split all); {said}"
+    assert row.another_reference in report(*judge(place / "results"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("registers.denoiser.start_block=10", "registers from block 10 of 28, not 8"),
+        ("registers.denoiser.count=32", "32 registers, not 36"),
+    ],
+)
+def test_other_registers_are_not_as_published(place: Path, change: str, said: str) -> None:
+    _add_fid(place, _published_scale("none", 0), 16.0)
+    _add_fid(place, _published_scale("denoiser", 0, change), 14.0)
+    judgement = _judgement(place)
+    assert [row.below_scale for row in judgement.rows] == [(said,)]
+    assert judgement.verdict == "not yet measured"
+
+
+def test_the_published_mask_is_the_one_with_the_published_threshold(place: Path) -> None:
+    for registers in ("none", "loss-mask", "loss-mask-paper"):
+        _add_fid(place, _published_scale(registers, 0, backbone="rae-dit-xl"), 6.0)
+    rows = _judgement(place, "loss-masking-does-not-help").rows
+    assert {row.arm: row.below_scale for row in rows} == {
+        "loss-mask": ("loss-mask, not loss-mask-paper",),
+        "loss-mask-paper": (),
+    }
+
+
+def test_a_treatment_with_settings_of_ours_is_not_as_published(place: Path) -> None:
+    for registers in ("none", "clamp"):
+        _add_fid(place, _published_scale(registers, 0, backbone="rae-dit-xl"), 6.0)
+    (row,) = _judgement(place, "clamping-does-not-help").rows
+    assert row.below_scale == ("no preset of ours is known to be the published treatment",)
+
+
 def test_rows_that_disagree_conclude_nothing(place: Path) -> None:
+    _confirm_the_reference(place, "digits", "all")
     for seed, (registers, value) in itertools.product(SEEDS, (("none", 16.0), ("denoiser", 14.0))):
         _add_fid(place, _published_scale(registers, seed), value + seed**2 / 100 * value)
     for seed, (registers, value) in itertools.product(SEEDS, (("none", 16.0), ("denoiser", 18.0))):
@@ -238,17 +355,43 @@ def test_a_folder_without_claims_is_the_users_mistake(tmp_path: Path) -> None:
         judge(tmp_path)
 
 
-def _evaluate(place: Path, config: RunConfig, labels: str) -> None:
-    """A record of an evaluation of a run's samples, under a label scheme."""
+def _evaluate(place: Path, config: RunConfig, labels: str, minutes: int) -> None:
+    """A record of an evaluation of a run's samples, under a label scheme, which gave 9."""
     conditions = conditions_of(config).model_copy(update={"labels": labels})
-    append_evaluation(place / "results", make_evaluation(config, conditions))
+    changes = {"created": CREATED + timedelta(minutes=minutes)}
+    append_evaluation(place / "results", make_evaluation(config, conditions).model_copy(update=changes))
 
 
-def _published_scale(registers: str, seed: int) -> RunConfig:
-    """SiT-XL/2 on a description of ImageNet, trained for 80 epochs."""
-    steps = 80 * 1_281_167 // 256
-    request = Request("sit-xl-2", registers, "imagenet256", seed=seed, changes=(f"recipe.steps={steps}",))
-    return resolve(request, needs_data=False)
+def _add_without_a_value(place: Path, config: RunConfig, status: str, minutes: int = 0) -> Path:
+    """A record of a run that gave nothing but what it costs."""
+    record = make_record(config, minutes=minutes)
+    lost = record.model_copy(update={"status": status, "measurements": record.measurements[3:]})
+    return store.append(place / "results", lost, None)
+
+
+def _is_told(place: Path, reason: str, path: str, heading: str) -> None:
+    """A reason and a path are in the text, and the path is under a heading of the plain data."""
+    published, judgements = judge(place / "results")
+    text = report(published, judgements)
+    assert [part for part in (reason, path) if part not in text] == []
+    assert any(path in json.dumps(claim[heading]) for claim in machine_readable(published, judgements)["claims"])
+
+
+def _confirm_the_reference(place: Path, name: str, split: str) -> None:
+    """Say that DSR's figures are against `name`.npz, for certain."""
+    path = place / "results" / "published" / "dsr-2605.05206.json"
+    source = json.loads(path.read_text())
+    for figure in source["figures"]:
+        figure |= {"reference": f"{name}.npz", "reference_split": split, "reference_confirmed": True}
+    path.write_text(json.dumps(source))
+
+
+def _published_scale(registers: str, seed: int, *changes: str, backbone: str = "sit-xl-2") -> RunConfig:
+    """A network on a description of ImageNet, trained for 80 epochs of its official batch size."""
+    request = Request(backbone, registers, "imagenet256", seed=seed, changes=changes)
+    batch_size = resolve(request, needs_data=False).recipe.batch_size
+    steps = f"recipe.steps={80 * 1_281_167 // batch_size}"
+    return resolve(replace(request, changes=(steps, *changes)), needs_data=False)
 
 
 def _add_fid(place: Path, config: RunConfig, value: float) -> None:

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from harness.data import digits
 from harness.records import RunRecord
 from harness.registers import DenoiserRegisters, RegisterConfig
 from tests.builders import harness, image_folder, quick_words
@@ -115,6 +118,32 @@ def test_a_guided_run_is_also_judged_without_guidance(tmp_path: Path) -> None:
     again = json.loads(harness("eval", "--run", record["run_id"], "--json", cwd=tmp_path).out)
     assert [m["value"] for m in _distances(again)] == [guided["value"], unguided["value"]]
     assert again["run_id"] == record["run_id"]
+
+
+def test_a_finished_run_is_judged_against_further_references(tmp_path: Path) -> None:
+    images, folder = digits(), tmp_path / "real"
+    folder.mkdir()
+    for index in range(0, 1797, 30):
+        Image.fromarray(images.pixels(np.array([index]))[0, 0]).save(folder / f"{index}.png")
+    assert harness(*quick_words(), cwd=tmp_path).code == 0
+    built = ["refs", "build", str(folder), "--name", "few", "--extractor", "digits", "--crop", "none"]
+    assert harness(*built, cwd=tmp_path).code == 0
+    said = harness(*quick_words(), "--references", "few", cwd=tmp_path)
+    assert said.code == 0, said.err
+    assert "judged against few too" in said.err
+    (path,) = (tmp_path / "results" / "evaluations").glob("*.json")
+    further = json.loads(path.read_text())
+    assert {m["basis"]["reference"]["name"] for m in _distances(further)} == {"few"}
+    missing = harness(*quick_words(), "--references", "many", cwd=tmp_path)
+    assert (missing.code, "no reference named 'many'" in missing.err) == (2, True)
+
+
+def test_digits_are_no_reference_for_other_images(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data")
+    words = quick_words("dit", "none", "task.image_size=16")
+    said = harness(*words, "--task", "folder", "--data", str(data), "--references", "digits", cwd=tmp_path)
+    assert (said.code, "no reference for images of 3 x 16 x 16" in said.err) == (2, True)
+    assert not list((tmp_path / "runs").rglob("weights.safetensors")), "refused before the training"
 
 
 def _distances(record: dict[str, Any]) -> list[dict[str, Any]]:

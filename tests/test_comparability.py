@@ -84,6 +84,8 @@ def test_the_families_ways_of_guiding_are_told_apart(tmp_path: Path) -> None:
 def test_registers_that_guide_are_compared_with_the_unguided_value_without_them(tmp_path: Path) -> None:
     used = guidance_used(quick_config(tmp_path, "sit", "register-guidance"))
     assert (used.kind, used.registers) == ("none", 1.5)
+    nothing = ("registers.guidance.scale=0", "protocol.guidance.scale=2")
+    assert guidance_used(quick_config(tmp_path, "sit", "register-guidance", *nothing)).registers == 1.0
     guided = _with(KEY, guidance=used)
     assert guided.digest != KEY.digest
     assert guided.without_register_guidance().digest == KEY.digest

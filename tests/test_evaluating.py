@@ -3,19 +3,24 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
+from harness import provenance
 from harness.comparability import UNGUIDED, Basis, GuidanceUsed
 from harness.data import digits
 from harness.declaring import parse
 from harness.digits_judge import EXTRACTOR, REFERENCE
 from harness.errors import UserError
-from harness.evaluating import Request, Setting, evaluate, score_run
+from harness.evaluating import Evaluated, Folders, Request
+from harness.evaluating import evaluate as evaluate_in
 from harness.evaluation_report import report
+from harness.files import sha256_of
 from harness.image_sets import Expected
+from harness.judging import Setting, score_run
 from harness.metric_definitions import all_definitions, definitions_of
 from harness.metrics.frechet import frechet_distance
 from harness.metrics.moments import moments
@@ -31,8 +36,14 @@ from tests.tiny_extractor import KilledError, TinyExtractor
 
 
 def setting_of(place: Path, extractor: TinyExtractor | None = None) -> Setting:
-    places = Setting(place / "runs", place / "results", place / "references")
-    return replace(places, open_extractor=lambda *_: extractor) if extractor else places
+    plain = Setting(place / "references")
+    return replace(plain, open_extractor=lambda *_: extractor) if extractor else plain
+
+
+def evaluate(request: Request, setting: Setting, *, again: bool = False) -> Evaluated:
+    """With its records beside the references."""
+    place = setting.references.parent
+    return evaluate_in(request, Folders(place / "runs", place / "results"), setting, again=again)
 
 
 def digits_file(path: Path, count: int = 200, shift: int = 0) -> Path:
@@ -109,15 +120,31 @@ def test_inception_gives_all_of_its_numbers_and_says_that_few_images_are_biased(
 
 
 def test_what_a_reference_does_not_hold_is_absent_and_said(tmp_path: Path) -> None:
-    extractor = TinyExtractor("inception-torch-fidelity")
-    asked = Published(statistics_file(tmp_path / "j.npz"), "torch-fidelity", "jit")
+    extractor = TinyExtractor()
+    asked = Published(statistics_file(tmp_path / "j.npz"), "torch-fidelity", "jit", extractor="timm/tiny")
     import_statistics(asked, tmp_path / "references", lambda _: extractor)
     record = evaluate(
         Request(write_npz(tmp_path / "a.npz", random_images(40)), ("jit",)), setting_of(tmp_path, extractor)
     ).record
-    assert {m.name for m in record.measurements} == {"fid", "inception_score"}
-    assert any(note.startswith("no recall against jit") for note in record.notes)
-    assert "declared" in next(m for m in record.measurements if m.name == "fid").note
+    assert {m.name for m in record.measurements} == {"fd_tiny"}
+    assert "no kd_tiny against jit: needs reference and reference's features" in record.notes
+    assert "declared" in record.measurements[0].note
+
+
+def test_too_few_images_for_neighbours_are_said_to_be_too_few(tmp_path: Path) -> None:
+    few = evaluate(Request(digits_file(tmp_path / "a.npz", 3)), setting_of(tmp_path)).record
+    assert {"precision_digits", "recall_digits"}.isdisjoint(m.name for m in few.measurements)
+    assert "no precision_digits against digits: needs more than 3 images" in few.notes
+    assert "no recall_digits against digits: needs more than 3 images" in few.notes
+
+
+def test_too_few_images_of_a_reference_are_said_to_be_too_few(tmp_path: Path) -> None:
+    extractor = TinyExtractor("inception-clean")
+    folder = write_folder(tmp_path / "x", random_images(20))
+    build(Wanted(folder, "one", crop="none", features=3), extractor, tmp_path / "references")
+    place = write_npz(tmp_path / "a.npz", random_images(40))
+    record = evaluate(Request(place, ("one",)), setting_of(tmp_path, extractor)).record
+    assert "no recall against one: needs more than 3 images whose features the reference holds" in record.notes
 
 
 def test_a_killed_evaluation_goes_on_with_the_next_piece(tmp_path: Path) -> None:
@@ -127,8 +154,8 @@ def test_a_killed_evaluation_goes_on_with_the_next_piece(tmp_path: Path) -> None
         evaluate(Request(place, ("one",)), setting_of(tmp_path, TinyExtractor(dies_at=2)))
     second = TinyExtractor()
     went_on = evaluate(Request(place, ("one",)), setting_of(tmp_path, second))
-    elsewhere = replace(setting_of(tmp_path, TinyExtractor()), runs=tmp_path / "other", results=tmp_path / "others")
-    at_once = evaluate(Request(place, ("one",)), elsewhere)
+    elsewhere = Folders(tmp_path / "other", tmp_path / "others")
+    at_once = evaluate_in(Request(place, ("one",)), elsewhere, setting_of(tmp_path, TinyExtractor()))
     assert second.calls == [CHUNK, 7]
     assert went_on.record.measurements == at_once.record.measurements
 
@@ -144,6 +171,81 @@ def test_a_second_evaluation_finds_the_first(tmp_path: Path) -> None:
     assert third.is_new
     assert third.record.measurements == first.record.measurements
     assert evaluate(replace(request, declared=parse(["nfe=50"])), setting_of(tmp_path)).is_new
+
+
+class _WeightsInFiles:
+    """Opens tiny extractors whose weights are the bytes of a file."""
+
+    def __call__(self, name: str, weights: str | None, _: torch.device) -> TinyExtractor:
+        assert weights is not None
+        extractor = TinyExtractor(name)
+        extractor.identity = extractor.identity.model_copy(update={"weights_sha256": sha256_of(Path(weights))})
+        return extractor
+
+
+def test_an_evaluation_belongs_to_the_weights_and_not_to_where_they_lie(tmp_path: Path) -> None:
+    opener = _WeightsInFiles()
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"old")
+    asked = Published(statistics_file(tmp_path / "j.npz"), "torch-fidelity", "jit", extractor="timm/tiny")
+    import_statistics(asked, tmp_path / "references", lambda _: TinyExtractor())
+    request = Request(write_npz(tmp_path / "a.npz", random_images(40)), ("jit",))
+    setting = replace(setting_of(tmp_path), weights={"": str(weights)}, open_extractor=opener)
+    first = evaluate(request, setting)
+    moved = weights.rename(tmp_path / "moved")
+    assert not evaluate(request, replace(setting, weights={"timm/tiny": str(moved)})).is_new
+    weights.write_bytes(b"new")
+    second = evaluate(request, setting)
+    assert second.is_new
+    of_each = [each.record.measurements[0].basis.extractor for each in (first, second)]  # type: ignore[union-attr]
+    assert of_each[0] != of_each[1]
+
+
+def test_a_stored_evaluation_that_is_damaged_is_named(tmp_path: Path) -> None:
+    request = Request(digits_file(tmp_path / "a.npz", 20))
+    path = evaluate(request, setting_of(tmp_path)).path
+    path.write_text(path.read_text().replace('"images"', '"pictures"'))
+    with pytest.raises(UserError, match="is not a valid record: images") as caught:
+        evaluate(request, setting_of(tmp_path))
+    assert "move it away" in caught.value.remedy
+
+
+def test_a_stored_evaluation_of_another_identity_is_not_taken(tmp_path: Path) -> None:
+    request = Request(digits_file(tmp_path / "a.npz", 20))
+    first = evaluate(request, setting_of(tmp_path))
+    told = first.record.model_copy(update={"evaluation_id": "0" * 12})
+    first.path.write_text(told.model_dump_json())
+    with pytest.raises(UserError, match="does not end in its evaluation_id"):
+        evaluate(request, setting_of(tmp_path))
+
+
+def test_all_extractors_are_opened_before_the_first_looks_at_an_image(tmp_path: Path) -> None:
+    seeing = TinyExtractor("timm/seeing")
+    for name in ("timm/seeing", "timm/missing"):
+        reference(tmp_path, "one", 1, TinyExtractor(name))
+
+    def opener(name: str, _weights: str | None, _device: torch.device) -> TinyExtractor:
+        if name == "timm/missing":
+            raise UserError("no weights here", "fetch them")
+        return seeing
+
+    place = write_npz(tmp_path / "a.npz", random_images(40))
+    with pytest.raises(UserError, match="no weights here"):
+        evaluate(
+            Request(place, ("one.timm--seeing", "one.timm--missing")),
+            replace(setting_of(tmp_path), open_extractor=opener),
+        )
+    assert seeing.calls == []
+
+
+def test_the_code_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("timm/a", "timm/b"):
+        reference(tmp_path, "one", 1, TinyExtractor(name))
+    collected = Mock(side_effect=provenance.collect)
+    monkeypatch.setattr(provenance, "collect", collected)
+    setting = replace(setting_of(tmp_path), open_extractor=lambda name, *_: TinyExtractor(name))
+    evaluate(Request(write_npz(tmp_path / "a.npz", random_images(40)), ("one",)), setting)
+    assert collected.call_count == 1
 
 
 def test_two_at_once_make_one_record(tmp_path: Path) -> None:
@@ -192,12 +294,49 @@ def test_what_nobody_said_stays_unknown_and_what_was_said_is_listed(tmp_path: Pa
         ("num_images=5", "seen in the images"),
         ("guidance=much", "no guidance"),
         ("guidance=1.5@0.5-3", "no guidance"),
+        ("guidance=1.5@0.9-0.1", "no guidance"),
+        ("guidance=1.0@0.9-0.1", "no guidance"),
+        ("guidance=1.5.2", "no guidance"),
         ("nfe=0", "nfe=0"),
     ],
 )
 def test_nonsense_cannot_be_declared(word: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         parse([word])
+
+
+@pytest.mark.parametrize("said", ["none", "1", "1.0", "1.0,untuned", "1,tuned", "1.0@0.2-0.8"])
+def test_guidance_that_changes_nothing_is_none_as_it_is_of_a_run(said: str) -> None:
+    assert parse([f"guidance={said}"]).guidance == UNGUIDED
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected", "said"),
+    [
+        ([0] * 40, None, "unknown"),
+        ([0] * 40, 1, "unknown"),
+        ([0, 1] * 20, None, "unknown"),
+        ([0, 1] * 20, 2, "balanced"),
+    ],
+    ids=["one class", "one class that is expected", "classes nobody confirmed", "classes that are expected"],
+)
+def test_labels_are_balanced_where_as_many_classes_as_expected_are_even(
+    tmp_path: Path, labels: list[int], expected: int | None, said: str
+) -> None:
+    place = write_npz(tmp_path / "a.npz", digits().pixels(np.arange(40)), labels=np.array(labels))
+    request = Request(place, expected=Expected(classes=expected))
+    assert evaluate(request, setting_of(tmp_path)).record.conditions.labels == said
+    declared = replace(request, declared=parse(["labels=balanced"]))
+    assert evaluate(declared, setting_of(tmp_path)).record.conditions.labels == "balanced"
+
+
+def test_folders_of_shards_do_not_contradict_what_is_declared(tmp_path: Path) -> None:
+    reference(tmp_path, "one", 1)
+    folder = write_folder(tmp_path / "f", random_images(41), classes=2)
+    request = Request(folder, ("one",), declared=parse(["labels=balanced"]))
+    assert evaluate(request, setting_of(tmp_path, TinyExtractor())).record.conditions.labels == "balanced"
+    with pytest.raises(UserError, match="holds 20 to 21 of a class"):
+        evaluate(replace(request, expected=Expected(classes=2)), setting_of(tmp_path, TinyExtractor()))
 
 
 def test_labels_that_are_seen_to_be_uneven_cannot_be_declared_balanced(tmp_path: Path) -> None:

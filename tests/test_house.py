@@ -50,6 +50,7 @@ LAYERS = {
     "harness.schedule": 0,
     "harness.spec": 0,
     "harness.stages": 0,
+    "harness.text_table": 0,
     "harness.stopwatch": 0,
     "harness.tasks": 0,
     "harness.attention": 1,
@@ -137,6 +138,7 @@ LAYERS = {
     "harness.finding_report": 3,
     "harness.frechet_bench": 3,
     "harness.generation": 3,
+    "harness.judging": 2,
     "harness.importing": 3,
     "harness.arms": 3,
     "harness.norm_figure": 3,
@@ -195,6 +197,7 @@ LEADERBOARD_MAY = {
     "harness.intervals",
     "harness.published",
     "harness.store",
+    "harness.text_table",
 }
 WITHOUT_TORCH = [
     "harness.cli",

@@ -88,10 +88,37 @@ def test_folders_of_the_first_level_are_classes(tmp_path: Path) -> None:
 
 def test_labels_of_an_array_file_are_classes(tmp_path: Path) -> None:
     pixels = random_images(4)
-    assert look(write_npz(tmp_path / "a.npz", pixels, labels=np.array([0, 1, 0, 1]))).is_balanced
+    even = write_npz(tmp_path / "a.npz", pixels, labels=np.array([0, 1, 0, 1]))
+    assert look(even, Expected(classes=2)).is_balanced
     uneven = look(write_npz(tmp_path / "b.npz", pixels, arr_1=np.array([0, 1, 0, 0])))
     assert uneven.is_balanced is False
     assert any("not balanced: 1 to 3" in note for note in uneven.notes)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1], [0, 0, 0, 0]], ids=["two of perhaps many", "one"])
+def test_classes_that_nobody_confirmed_are_not_seen_to_be_balanced(tmp_path: Path, labels: list[int]) -> None:
+    assert look(write_npz(tmp_path / "a.npz", random_images(4), labels=np.array(labels))).is_balanced is None
+
+
+def test_one_class_is_never_balanced(tmp_path: Path) -> None:
+    place = write_npz(tmp_path / "a.npz", random_images(4), labels=np.zeros(4, int))
+    assert look(place, Expected(classes=1)).is_balanced is None
+
+
+def test_a_number_that_no_image_has_is_no_class_where_the_classes_are_complete(tmp_path: Path) -> None:
+    place = write_npz(tmp_path / "a.npz", random_images(4), labels=np.array([1, 2, 1, 2]))
+    assert look(place).is_balanced is False
+    found = look(place, Expected(classes=2))
+    assert found.is_balanced
+    assert found.notes == ()
+
+
+def test_folders_of_different_size_are_not_called_classes(tmp_path: Path) -> None:
+    write_folder(tmp_path, random_images(5), classes=2)
+    found = look(tmp_path)
+    assert found.is_balanced is None
+    assert any("2 folders of 2 to 3 images each are not taken for classes" in note for note in found.notes)
+    assert look(tmp_path, Expected(classes=2)).is_balanced is False
 
 
 def test_duplicates_are_counted_and_said(tmp_path: Path) -> None:

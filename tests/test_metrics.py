@@ -9,8 +9,8 @@ from torch import Tensor
 
 from harness.comparability import UNGUIDED
 from harness.data import Labels, digits
-from harness.evaluating import Setting, score_run
 from harness.images import Pixels
+from harness.judging import Setting, score_run
 from harness.metric_definitions import definitions_of
 from harness.metrics import cost, outliers
 from harness.outlier_records import OutlierStatistics, verdict_of

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from dsr import PRESETS
 from harness import encoders, registry, tasks
+from harness.backbone import Network
 from harness.claims import Difference, Level
 from harness.published import (
     CLAIM_COLUMNS,
@@ -124,7 +125,26 @@ def test_claims_are_in_our_terms(published: Published) -> None:
             for backbone in claim.setting.backbones:
                 assert any(_is_backbone(backbone, family) for family in test.families), claim.id
             assert set(claim.setting.encoders) <= set(encoders.ENCODERS), claim.id
+            assert set(claim.setting.treatments or ()) <= set(presets), claim.id
             assert claim.setting.task in {*tasks.TASKS, *OTHER_TASKS}, claim.id
+
+
+def test_registers_enter_where_they_did_in_networks_of_a_published_depth(published: Published) -> None:
+    settings = {claim.id: claim.setting for claim in published.claims}
+    assert settings["dsr-lowers-fid"].start_blocks == {28: 8}
+    assert settings["dsr-costs-ten-percent"].start_blocks == {12: 4, 28: 8}
+    assert settings["rm-register-guidance-helps"].start_blocks == {12: 4, 32: 10}
+    for name, setting in settings.items():
+        sizes = [_network(backbone) for backbone in setting.backbones]
+        assert set(setting.start_blocks) <= {network.depth for network in sizes}, name
+
+
+def test_a_pull_request_shows_one_field_to_a_line() -> None:
+    files = sorted((RESULTS / "published").glob("*.json"))
+    assert files
+    for path in files:
+        text = path.read_text()
+        assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n", path.name
 
 
 def test_both_sides_of_the_dispute_are_there(published: Published) -> None:
@@ -203,6 +223,12 @@ def test_a_claim_rests_on_figures_that_there_are(tmp_path: Path) -> None:
     found = read_published(tmp_path)
     assert found.claims == ()
     assert "no figure nowhere/fid" in found.problems[0][1]
+
+
+def _network(name: str) -> Network:
+    """The network of an exact name such as `rae-dit-dh-xl`."""
+    family = next(family for family in registry.families() if _is_backbone(name, family))
+    return registry.find(family).sizes[name.removeprefix(f"{family}-")]
 
 
 def _is_backbone(name: str, family: str) -> bool:
