@@ -1,4 +1,4 @@
-"""What there is to choose from: backbones, register presets, tasks, encoders, extractors (no torch)."""
+"""What there is to choose from: backbones, register presets, tasks, encoders, extractors, metrics (no torch)."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import dsr
 from dsr import neurons
 from harness import extractors, registry, tasks
 from harness.encoders import ENCODERS
-from harness.metric_definitions import definitions_of
+from harness.metric_definitions import all_definitions, definitions_of
 
 
 def list_backbones() -> list[dict[str, Any]]:
@@ -48,6 +48,21 @@ def list_extractors() -> list[dict[str, Any]]:
     return [
         {"name": name, "title": extractors.find(name).title, "metrics": [each.name for each in definitions_of(name)]}
         for name in extractors.names()
+    ]
+
+
+def list_metrics() -> list[dict[str, Any]]:
+    """Every number that an evaluation can give, with its unit, its direction and what it needs."""
+    return [
+        {
+            "name": each.name,
+            "title": each.title,
+            "unit": each.unit,
+            "better": each.better,
+            "needs": list(each.needs),
+            "version": each.version,
+        }
+        for each in all_definitions()
     ]
 
 

@@ -106,10 +106,8 @@ def _add_run(verbs: Any) -> None:
 
 
 def _add_list(verbs: Any) -> None:
-    kinds = verbs.add_parser("list", help="what there is: backbones, registers, tasks, encoders, extractors")
-    kinds.add_argument(
-        "what", nargs="?", metavar="KIND", help="backbones, registers, tasks, encoders or extractors (default: all)"
-    )
+    kinds = verbs.add_parser("list", help="what there is: backbones, registers, tasks, encoders, extractors, metrics")
+    kinds.add_argument("what", nargs="?", metavar="KIND", help="one of them (default: all)")
     kinds.add_argument("--json", action="store_true", help="for machines")
     kinds.set_defaults(verb=_list)
 
@@ -248,6 +246,7 @@ def _list(options: argparse.Namespace) -> None:
         "tasks": catalog.list_tasks,
         "encoders": catalog.list_encoders,
         "extractors": catalog.list_extractors,
+        "metrics": catalog.list_metrics,
     }
     if options.what and options.what not in lists:
         raise unknown_name("list", options.what, lists)

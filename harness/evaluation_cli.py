@@ -43,7 +43,8 @@ def _add_eval(verbs: Any) -> None:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="how the images were made: labels=balanced, uint8_rule=round, guidance=1.5@0.1-1.0,untuned ...",
+        help="how the images were made: labels=balanced, uint8_rule=round, weights=ema, guidance=1.5@0.1-1.0,untuned, "
+        "task, data, resize, seed, steps, sampler, nfe, precision, decoder_sha256 ...; what is not said stays unknown",
     )
     evaluate.add_argument("--expect-images", type=positive, metavar="N", help="refuse any other number of images")
     evaluate.add_argument("--expect-classes", type=positive, metavar="N", help="refuse any other number of classes")

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.codec import Codec
 from harness.comparability import UNGUIDED, guidance_used
-from harness.data import Labels
 from harness.digits_judge import REFERENCE as DIGITS
 from harness.files import sha256_of, write_arrays, write_bytes
 from harness.images import Pixels, grid
@@ -82,15 +80,15 @@ def _sample(
     config: RunConfig, space: Workspace, made_from: Sampled, precision: str, on_part: Callable[[], None]
 ) -> Pixels | None:
     """Batches belong to the weights that made them, to what decodes them, and to the guidance."""
-    codec: Codec = made_from.codec
-    words = [sha256_of(space.weights)[:12], (codec.weights_sha256 or "")[:12]]
+    words = [sha256_of(space.weights)[:12], (made_from.codec.weights_sha256 or "")[:12]]
     words += ["guided"] if guidance_used(config) != UNGUIDED else []
     return sample_all(config, made_from, space.sample_parts / "-".join(filter(None, words)), precision, on_part)
 
 
 def _judge(config: RunConfig, pixels: Pixels, kept: Path, space: Workspace, made_from: Sampled) -> Scores:
     """What samples score against the references of the task, and those that were asked for."""
-    write_arrays(kept, {"arr_0": pixels.transpose(0, 2, 3, 1), "labels": _labels(config, pixels)})
+    labels = label_of(config, np.arange(len(pixels)))
+    write_arrays(kept, {"arr_0": pixels.transpose(0, 2, 3, 1), "labels": labels})
     names = _references(config)
     if not names:
         return Scores([], ["not judged: name references (--references, or later `eval --run`)"])
@@ -101,10 +99,6 @@ def _judge(config: RunConfig, pixels: Pixels, kept: Path, space: Workspace, made
 def _references(config: RunConfig) -> tuple[str, ...]:
     """Those of the task, and those that were asked for."""
     return (*((DIGITS.name,) if config.task.metric == "fd_digits" else ()), *config.execution.references)
-
-
-def _labels(config: RunConfig, pixels: Pixels) -> Labels:
-    return label_of(config, np.arange(len(pixels)))
 
 
 def _sampling_notes(config: RunConfig, device: torch.device) -> list[str]:

@@ -188,7 +188,7 @@ def test_a_folder_of_images_end_to_end(tmp_path: Path) -> None:
     assert str(tmp_path) not in said.out, "a record names no place of one machine"
 
 
-@pytest.mark.parametrize("what", ["backbones", "registers", "tasks"])
+@pytest.mark.parametrize("what", ["backbones", "registers", "tasks", "encoders", "extractors", "metrics"])
 def test_list_says_what_there_is(tmp_path: Path, what: str) -> None:
     entries = json.loads(harness("list", what, "--json", cwd=tmp_path).out)
     text = harness("list", what, cwd=tmp_path).out
