@@ -70,8 +70,8 @@ def make_evaluation(config: RunConfig, conditions: Conditions) -> EvaluationReco
         duplicates=0,
     )
     return EvaluationRecord(
-        evaluation_id=config.run_id,
-        created=CREATED,
+        evaluation_id=config.run_id[::-1],
+        created=CREATED + timedelta(hours=1),
         images=images,
         run_id=config.run_id,
         conditions=conditions,
