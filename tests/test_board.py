@@ -199,7 +199,7 @@ def test_the_board_in_a_real_browser(results: Path, tmp_path: Path, request: pyt
         page.get_by_text("One run").wait_for(timeout=60_000)
         page.locator('[data-testid="stImage"] img').first.wait_for(timeout=60_000)
         page.locator('[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg').first.wait_for()
-        page.locator('[data-testid="stDataFrame"]').nth(2).wait_for(timeout=60_000)
+        page.locator('[data-testid="stDataFrame"]:visible').nth(2).wait_for(timeout=60_000)
         assert page.locator('[data-testid="stException"]').count() == 0
         width, height = page.locator('[data-testid="stImage"] img').first.evaluate(
             "e => [e.naturalWidth, e.naturalHeight]"
