@@ -121,7 +121,7 @@ def _with_intervals(arms: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def _show_arms(arms: pd.DataFrame) -> None:
     st.subheader("Arms: mean over seeds, difference to none")
-    shown = arms[["backbone", "registers", "stages", "runs", "diverged", "mean", "deviation", "difference", "± 95 %"]]
+    shown = arms[["backbone", "registers", "mean", "difference", "± 95 %", "runs", "deviation", "diverged", "stages"]]
     grey = [f"color: {GREY}" if shows_nothing else "" for shows_nothing in arms["shows nothing"]]
     styled = shown.style.apply(lambda _: grey, subset=["difference"]).apply(lambda _: grey, subset=["± 95 %"])
     st.dataframe(styled, hide_index=True, column_config=_rounded("mean", "deviation", "difference", "± 95 %"))
