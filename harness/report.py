@@ -83,7 +83,7 @@ def _one_seed(record: RunRecord, none: RunRecord | None) -> list[str]:
         gap = _gap(record, measurement, none) if _is_distance(measurement) else None
         if gap is not None:
             prior = of_one_pair(measurement.value, measurement.value - gap)
-            lines.append(f"one seed {_sure(measurement, prior)}; small tasks vary more: --seeds 0-2 measures it")
+            lines.append(f"gap      {_sure(measurement, prior)}; small tasks vary more, --seeds 0-2 measures it")
     return lines
 
 
@@ -105,10 +105,12 @@ def report_of_seeds(outcomes: Sequence[Outcome]) -> list[str]:
 def _sure(measurement: Measurement, interval: Interval) -> str:
     origin = {
         "seeds": f"Student's t over {interval.pairs} training seeds",
-        "prior": f"by the published variation of one training, {PUBLISHED_VARIATION:.1%}",
+        "prior": f"by what one training's FID varies on ImageNet, {PUBLISHED_VARIATION:.1%}",
         "counted": "counted",
     }[interval.method]
     answer = "the interval holds zero: nothing is shown" if interval.shows_nothing else "the interval excludes zero"
+    if interval.method == "prior" and not interval.shows_nothing:
+        answer = "one seed shows nothing yet"
     name = f"{measurement.name} {measurement.basis.words() if measurement.basis else ''}".strip()
     return f"{name}: {interval.mean:+.4g} ± {interval.half_width:.4g} (95 %, {origin}): {answer}"
 

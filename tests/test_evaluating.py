@@ -282,7 +282,14 @@ def test_what_nobody_said_stays_unknown_and_what_was_said_is_listed(tmp_path: Pa
     assert record.declared == ("guidance=1.5@0.1-1.0,tuned", "nfe=50", "tf32=false", "uint8_rule=round")
     basis = record.measurements[0].basis
     assert basis is not None
-    assert basis.guidance == GuidanceUsed(kind="classifier-free", scale=1.5, interval=(0.1, 1.0), chosen="tuned")
+    assert basis.guidance == GuidanceUsed(
+        kind="classifier-free",
+        scale=1.5,
+        interval=(0.1, 1.0),
+        channels="unknown",
+        edges="unknown",
+        chosen="tuned",
+    )
 
 
 @pytest.mark.parametrize(
