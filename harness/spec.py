@@ -285,10 +285,21 @@ class Protocol(Frozen):
 
 
 class Execution(Frozen):
-    """Where and how a run is carried out.  No part of what the run is: its id and its record leave it out."""
+    """Where and how a run is carried out.  No part of what the run is: its id and its record leave it out.
+
+    `processes` share each batch and the sampling; `rank` is this one's number among all, `local_rank` among those of
+    its machine.  `sharding` "fsdp" also shares the weights.  Each process takes its part of a batch in `accumulate`
+    pieces.  `compiled` networks go through torch.compile.
+    """
 
     device: str = "auto"
     threads: NonNegativeInt = 0
+    processes: PositiveInt = 1
+    rank: NonNegativeInt = 0
+    local_rank: NonNegativeInt = 0
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    accumulate: PositiveInt = 1
+    compiled: bool = False
     sampling_batch: PositiveInt = 256
     data: str | None = None
     weights: str | None = None
