@@ -17,12 +17,12 @@ def arms_of(request: Request, seeds: Sequence[int], *, alone: bool, needs_data: 
     configs = []
     for seed in seeds:
         if len(seeds) > 1 and request.registers != NONE and not alone:
-            configs.append(resolve(_without_registers(replace(request, seed=seed)), needs_data=needs_data))
+            configs.append(resolve(without_registers(replace(request, seed=seed)), needs_data=needs_data))
         configs.append(resolve(replace(request, seed=seed), needs_data=needs_data))
     return configs
 
 
-def _without_registers(request: Request) -> Request:
+def without_registers(request: Request) -> Request:
     """The same request without registers, and without what belongs to an encoder that has some."""
     execution = request.execution.model_copy(update={"statistics": None, "registered_weights": None})
     changes = tuple(change for change in request.changes if not change.startswith("registers."))

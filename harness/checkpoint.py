@@ -11,10 +11,12 @@ import torch
 
 from harness.errors import UserError
 from harness.files import force_to_disk, sha256_of, sweep_parts, write_whole
+from harness.progress import say
 from harness.weights import read_tensors
 
 KEPT = 2
 STAGED = "staged.pt"
+SET_ASIDE = "damaged"
 SECONDS_BETWEEN = 2.0
 MOST_OVERHEAD = 0.05
 
@@ -52,16 +54,20 @@ class Checkpoints:
         self._cost = self._last - started
 
     def load(self) -> State | None:
-        """The newest state, its random generators set again; None where there is no checkpoint yet.
+        """The newest state that is whole, its random generators set again; None where there is no checkpoint yet.
 
-        Raises UserError for a checkpoint that is damaged or holds more than plain data.
+        A damaged checkpoint is set aside and noted where an older one is whole.  Raises UserError where none is.
         """
         files = self._files()
         if not files:
             return None
-        state = _read(files[-1], fallback=files[-2] if len(files) > 1 else None)
+        state, damaged = _newest_whole(files)
         _restore_random_states(state["rng"])
         self.notes = state["notes"]
+        for file in damaged:
+            file.rename(file.with_name(f"{SET_ASIDE}-{file.name}"))
+            self.notes.append(f"the checkpoint {file.name} was damaged: went on from step {state['step']}")
+            say(f"{file} is damaged: going on from step {state['step']}")
         if state["origin"] != self.origin:
             self.notes.append(f"resumed at step {state['step']} by {self.origin}, after {state['origin']}")
         return state
@@ -104,8 +110,19 @@ def _digest(path: Path) -> str:
     return sha256_of(path)[:16]
 
 
-def _read(file: Path, fallback: Path | None) -> State:
-    remedy = f"delete it: the run then goes on from {fallback.name}" if fallback else "delete it: the run starts anew"
+def _newest_whole(files: list[Path]) -> tuple[State, list[Path]]:
+    """The state of the newest whole file, and the damaged ones after it.  Raises UserError where none is whole."""
+    troubles: list[UserError] = []
+    for file in reversed(files):
+        try:
+            return _read(file), files[len(files) - len(troubles) :]
+        except UserError as error:
+            troubles.append(error)
+    raise troubles[0]
+
+
+def _read(file: Path) -> State:
+    remedy = "restore the checkpoints from a copy; or delete them all, and the run starts anew"
     if _digest(file) != file.stem.rsplit("-", 1)[1]:
         raise UserError(f"the checkpoint {file} is damaged: its content does not match its name", remedy)
     try:
@@ -121,7 +138,8 @@ def _random_states() -> State:
     """The generators that a network may draw from by itself; the harness's own numbers need no state."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, gauss_next = random.getstate()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    # The states of other GPUs are their own processes' affair, and asking for them would take memory there.
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else None
     return {
         "torch": torch.get_rng_state(),
         "cuda": cuda,
@@ -132,8 +150,8 @@ def _random_states() -> State:
 
 def _restore_random_states(states: State) -> None:
     torch.set_rng_state(states["torch"])
-    if states["cuda"] is not None and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"][0])
     kind, keys, position, has_gauss, gauss = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, internal, gauss_next = states["python"]

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
+from harness.distributed import ALONE, World
 from harness.errors import UserError, disk_error
 from harness.extractor import Extractor, Features, Matrix32
 from harness.files import read_array, sweep_parts, write_arrays, write_whole
@@ -63,30 +64,30 @@ class StoredFeatures:
                 out.write(piece_nF.astype("<f4").tobytes())
 
 
-def extract_all(stored: StoredImages, digests_ND: Digests, extractor: Extractor, folder: Path) -> StoredFeatures:
+def extract_all(
+    stored: StoredImages, digests_ND: Digests, extractor: Extractor, folder: Path, world: World = ALONE
+) -> StoredFeatures:
     """Extract the features of all images into `folder`; an interrupted extraction goes on with the next piece.
 
-    A piece is named after its images, so that no other images' features are ever taken for theirs.  Only one process
-    may fill a folder.  Raises UserError where an image is no longer what it was when the digests were taken.
+    A piece is named after its images, so that no other images' features are ever taken for theirs.  Only one world may
+    fill a folder: its processes share the pieces, and all get all of them, in the images' order.  Raises UserError
+    where an image is no longer what it was when the digests were taken.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep_parts(folder)
-    files = []
-    with Progress(f"features of {extractor.identity.name}", stored.num_images) as progress:
-        for start, stop in chunks(stored.num_images):
-            digests = digests_ND[start:stop]
-            file = folder / f"{hashlib.sha256(digests.tobytes()).hexdigest()[:24]}.npz"
-            if not file.exists():
-                pixels = stored.read(start, stop)
-                if not np.array_equal(image_digests(pixels), digests):
-                    raise UserError(
-                        f"images of {stored.place} changed while they were evaluated",
-                        "run it again when they are still",
-                    )
-                _keep(extractor.extract(pixels), file)
-            files.append(file)
-            progress.advance(stop - start)
-    return StoredFeatures(folder, tuple(files), stored.num_images)
+    pieces = [_Piece(start, stop, _file(folder, digests_ND[start:stop])) for start, stop in chunks(stored.num_images)]
+    missing = world.by_first(lambda: _missing(pieces, folder))
+    done = stored.num_images - sum(map(len, missing))
+    with Progress(f"features of {extractor.identity.name}", stored.num_images, done) as progress:
+        for piece in (missing[index] for index in world.share(len(missing))):
+            pixels = stored.read(piece.start, piece.stop)
+            if not np.array_equal(image_digests(pixels), digests_ND[piece.start : piece.stop]):
+                raise UserError(
+                    f"images of {stored.place} changed while they were evaluated",
+                    "run it again when they are still",
+                )
+            _keep(extractor.extract(pixels), piece.file)
+            progress.advance(len(piece))
+    world.wait()
+    return StoredFeatures(folder, tuple(piece.file for piece in pieces), stored.num_images)
 
 
 @contextmanager
@@ -105,6 +106,30 @@ def arrays_of(file: Path) -> Iterator[NpzFile]:
         raise disk_error(file, error) from error
     except DAMAGED as error:
         raise UserError(f"{file} is damaged: {error}", "delete it: the same command makes it again") from error
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The images start .. stop - 1, whose features are in `file`."""
+
+    start: int
+    stop: int
+    file: Path
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def _file(folder: Path, digests_nD: Digests) -> Path:
+    return folder / f"{hashlib.sha256(digests_nD.tobytes()).hexdigest()[:24]}.npz"
+
+
+def _missing(pieces: list[_Piece], folder: Path) -> list[_Piece]:
+    """The pieces that are still to be made: the folder is listed, as in sampling."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep_parts(folder)
+    known = set(folder.iterdir())
+    return [piece for piece in pieces if piece.file not in known]
 
 
 def _keep(features: Features, file: Path) -> None:

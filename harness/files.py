@@ -30,18 +30,19 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     A reader sees the old file or the new one; a kill at any moment leaves at worst a stray `.part` file.
     Raises UserError where the disk is full, read-only or closed to this user.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        force_to_disk(part)
-        os.replace(part, path)
-        force_to_disk(path.parent)
-    except OSError as error:
-        raise disk_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    _write_and_place(path, write, os.replace)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """`write_whole` for bytes that never take another file's place, whoever else writes at the same moment.
+
+    Raises UserError where the file exists.
+    """
+
+    def write(part: Path) -> None:
+        part.write_bytes(content)
+
+    _write_and_place(path, write, _place_new)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -99,6 +100,35 @@ def release(array: "npt.NDArray[Any]") -> None:
     """Give the pages of a mapped array back to the system: reading all of it needs no more memory than a part."""
     if isinstance(array.base, mmap.mmap):
         array.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _write_and_place(path: Path, write: Callable[[Path], None], place: Callable[[Path, Path], None]) -> None:
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        force_to_disk(part)
+        place(part, path)
+        force_to_disk(path.parent)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _place_new(part: Path, path: Path) -> None:
+    """Rename a file unless the name is taken.  Raises UserError where it is."""
+    try:
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            path.open("x").close()
+            os.replace(part, path)
+    except FileExistsError as error:
+        raise UserError(f"{path} exists already, and is never overwritten", "run the command again") from error
 
 
 def sweep_parts(folder: Path) -> None:

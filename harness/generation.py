@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 
 from harness.comparability import UNGUIDED, guidance_used
 from harness.digits_judge import REFERENCE as DIGITS
+from harness.distributed import ALONE, World
 from harness.files import sha256_of, write_arrays, write_bytes
 from harness.images import Pixels, grid
 from harness.judging import Scores, find_judges, score_run, setting_of
@@ -43,18 +44,22 @@ def require_judges(config: RunConfig, device: torch.device) -> None:
         find_judges(names, shape, setting_of(config.execution, device))
 
 
-def make(config: RunConfig, space: Workspace, made_from: Sampled, precision: str) -> Made:
+def make(config: RunConfig, space: Workspace, made_from: Sampled, precision: str, world: World = ALONE) -> Made | None:
     """Sample as the protocol says, and where that guides without guidance too: only that compares with everyone's.
 
-    What an earlier attempt has made is taken from the workspace.  Raises UserError where a reference cannot be had.
+    What an earlier attempt has made is taken from the workspace.  Processes share the work, and the first one has what
+    comes of it: None in the others.  Raises UserError where a reference cannot be had.
     """
-    with Stopwatch(space.folder / "sampling-seconds") as watch:
-        pixels = _sample(config, space, made_from, precision, watch.keep)
+    making = _Making(config, space, made_from, precision, world)
+    with Stopwatch(space.folder / _seconds_file(world)) as watch:
+        pixels = making.sample(watch.keep)
     seconds = cost.duration("sampling_seconds", watch.seconds)
     if pixels is None:
         return Made((), seconds, ("the training ended well, and sampling gave values that are no numbers",), None)
-    scores = _judge(config, pixels, space.samples, space, made_from)
-    plain = _unguided(config, space, made_from, precision)
+    scores = making.judge(pixels, space.samples)
+    plain = _unguided(making)
+    if not world.is_first:
+        return None
     return Made(
         judged=(*scores.measurements, *plain.measurements),
         cost=seconds,
@@ -63,37 +68,54 @@ def make(config: RunConfig, space: Workspace, made_from: Sampled, precision: str
     )
 
 
-def _unguided(config: RunConfig, space: Workspace, made_from: Sampled, precision: str) -> Scores:
+@dataclass(frozen=True)
+class _Making:
+    """Which images are made and judged, where they are kept, and who shares the work."""
+
+    config: RunConfig
+    space: Workspace
+    made_from: Sampled
+    precision: str
+    world: World
+
+    def sample(self, on_part: Callable[[], None]) -> Pixels | None:
+        """All images; batches belong to the weights that made them, to what decodes them, and to the guidance."""
+        words = [self.world.by_first(lambda: sha256_of(self.space.weights)[:12])]
+        words += [(self.made_from.codec.weights_sha256 or "")[:12]]
+        words += ["guided"] if guidance_used(self.config) != UNGUIDED else []
+        folder = self.space.sample_parts / "-".join(filter(None, words))
+        return sample_all(self.config, self.made_from, folder, self.precision, on_part, world=self.world)
+
+    def judge(self, pixels: Pixels, kept: Path) -> Scores:
+        """What samples score against the references of the task, and those that were asked for."""
+        labels = label_of(self.config, np.arange(len(pixels)))
+        with self.world.first_ahead():
+            if self.world.is_first:
+                write_arrays(kept, {"arr_0": pixels.transpose(0, 2, 3, 1), "labels": labels})
+        names = _references(self.config)
+        if not names:
+            return Scores([], ["not judged: name references (--references, or later `eval --run`)"])
+        setting = setting_of(self.config.execution, self.made_from.codec.device, self.world)
+        return score_run(kept, names, guidance_used(self.config), setting, self.space.features)
+
+
+def _unguided(guided: _Making) -> Scores:
     """What the same network gives without guidance of any kind; nothing where there is none."""
+    config = guided.config
     if guidance_used(config) == UNGUIDED:
         return Scores([], [])
     protocol = config.protocol.model_copy(update={"guidance": Guidance()})
     registers = config.registers.model_copy(update={"guidance": None})
-    plain = config.model_copy(update={"protocol": protocol, "registers": registers})
-    pixels = _sample(plain, space, made_from, precision, lambda: None)
+    plain = replace(guided, config=config.model_copy(update={"protocol": protocol, "registers": registers}))
+    pixels = plain.sample(lambda: None)
     if pixels is None:
         return Scores([], ["sampling without guidance gave values that are no numbers"])
-    return Scores(_judge(plain, pixels, space.unguided_samples, space, made_from).measurements, [])
+    return Scores(plain.judge(pixels, guided.space.unguided_samples).measurements, [])
 
 
-def _sample(
-    config: RunConfig, space: Workspace, made_from: Sampled, precision: str, on_part: Callable[[], None]
-) -> Pixels | None:
-    """Batches belong to the weights that made them, to what decodes them, and to the guidance."""
-    words = [sha256_of(space.weights)[:12], (made_from.codec.weights_sha256 or "")[:12]]
-    words += ["guided"] if guidance_used(config) != UNGUIDED else []
-    return sample_all(config, made_from, space.sample_parts / "-".join(filter(None, words)), precision, on_part)
-
-
-def _judge(config: RunConfig, pixels: Pixels, kept: Path, space: Workspace, made_from: Sampled) -> Scores:
-    """What samples score against the references of the task, and those that were asked for."""
-    labels = label_of(config, np.arange(len(pixels)))
-    write_arrays(kept, {"arr_0": pixels.transpose(0, 2, 3, 1), "labels": labels})
-    names = _references(config)
-    if not names:
-        return Scores([], ["not judged: name references (--references, or later `eval --run`)"])
-    setting = setting_of(config.execution, made_from.codec.device)
-    return score_run(kept, names, guidance_used(config), setting, space.features)
+def _seconds_file(world: World) -> str:
+    """Each process counts its own; the first one's are the record's, as all begin and end together."""
+    return "sampling-seconds" if world.is_first else f"sampling-seconds-{world.rank}"
 
 
 def _references(config: RunConfig) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from harness import provenance, references
 from harness.comparability import GuidanceUsed
 from harness.data import digits
 from harness.digits_judge import REFERENCE as DIGITS
+from harness.distributed import ALONE, World
 from harness.errors import UserError
 from harness.extractor import Extractor
 from harness.extractors import weights_by_extractor
@@ -36,12 +38,16 @@ Open = Callable[[str, str | None, torch.device], Extractor]
 
 @dataclass(frozen=True)
 class Setting:
-    """Where references lie, and what computes.  `weights` are those of extractors, by name; "" is for the only one."""
+    """Where references lie, and what computes.  `weights` are those of extractors, by name; "" is for the only one.
+
+    The processes of a `world` extract features together, and the first one judges.
+    """
 
     references: Path = Path("references")
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     weights: Mapping[str, str] = field(default_factory=dict)
     open_extractor: Open = open_extractor
+    world: World = ALONE
 
     def extractor(self, name: str) -> Extractor:
         """An extractor with the weights that were named for it."""
@@ -58,10 +64,10 @@ class Setting:
         )
 
 
-def setting_of(execution: Execution, device: torch.device) -> Setting:
-    """Where a run's references lie, and whose weights its extractors have."""
+def setting_of(execution: Execution, device: torch.device, world: World = ALONE) -> Setting:
+    """Where a run's references lie, whose weights its extractors have, and who works on it."""
     weights = weights_by_extractor(execution.extractor_weights)
-    return Setting(references=execution.references_dir, device=device, weights=weights)
+    return Setting(references=execution.references_dir, device=device, weights=weights, world=world)
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,8 @@ def score_run(samples: Path, names: Sequence[str], guidance: GuidanceUsed, setti
     """
     with open_images(samples) as stored:
         judges = find_judges(tuple(names), stored.shape, setting)
-        found = survey(stored)
-        with alone_in(folder):
+        found = setting.world.by_first(lambda: survey(stored))
+        with alone_in(folder) if setting.world.is_first else nullcontext():
             kept = Kept(folder, setting.provenance().code_sha256)
             scores = judge(Seen(stored, found, guidance), judges, setting, kept)
         return Scores(scores.measurements, [*with_oddities(found).notes, *scores.notes])
@@ -131,12 +137,21 @@ def find_judges(names: tuple[str, ...], shape: tuple[int, ...], setting: Setting
 
 
 def judge(seen: Seen, judges: Sequence[Judge], setting: Setting, kept: Kept) -> Scores:
-    """What images give in the eyes of each extractor.  Features that are kept already are not extracted again."""
+    """What images give in the eyes of each extractor.  Features that are kept already are not extracted again.
+
+    The first process of the setting's world finds everything, the others nothing.
+    """
     scores = Scores([], [])
-    for each in judges:
+    features = [
+        extract_all(seen.stored, seen.found.digests, each.extractor, kept.place(each.extractor), setting.world)
+        for each in judges
+    ]
+    if not setting.world.is_first:
+        return scores
+    for each, extracted in zip(judges, features, strict=True):
         opened = [_open(manifest, each.extractor, setting) for manifest in each.references]
         judged = Judged(
-            features=extract_all(seen.stored, seen.found.digests, each.extractor, kept.place(each.extractor)),
+            features=extracted,
             extractor=each.extractor.identity,
             labels=seen.found.labels if seen.found.labels_are_classes else None,
             class_by_class=_class_by_class(seen.found),

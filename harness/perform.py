@@ -13,8 +13,10 @@ from harness import data, provenance
 from harness.build import build, build_guide, load_released, size_of
 from harness.checkpoint import Checkpoints
 from harness.circumstances import circumstances_of
+from harness.codec import Codec
 from harness.comparability import conditions_of
 from harness.denoiser import Denoiser
+from harness.distributed import ALONE, World, require_shares
 from harness.files import write_bytes
 from harness.generation import make, require_judges
 from harness.machine import decide_precision, find_device, name_of
@@ -43,41 +45,56 @@ class Machine:
     provenance: Provenance
 
 
-def perform(config: RunConfig, space: Workspace) -> RunRecord:
-    """Train, sample and measure one run in its workspace; every phase goes on from what is already there."""
+def perform(
+    config: RunConfig, space: Workspace, world: World = ALONE, *, until_trained: bool = False
+) -> RunRecord | None:
+    """Train, sample and measure one run in its workspace; every phase goes on from what is already there.
+
+    Processes of a world share the work, and the first one has the record: None in the others, and in all of them where
+    they stop when it is trained.  Raises UserError for what only shows here, as a batch too small to be shared, and
+    for what another process could not do.
+    """
+    require_shares(config)
+    with world.blaming():
+        return _perform(config, space, world, until_trained=until_trained)
+
+
+def _perform(config: RunConfig, space: Workspace, world: World, *, until_trained: bool) -> RunRecord | None:
     torch.set_num_threads(config.execution.threads)
     machine = _find_machine(config)
     require_judges(config, machine.device)
-    codec, latent_notes = open_codec(config, machine.device)
-    folder = Path(config.execution.data) if config.execution.data else None
+    with world.first_ahead():
+        codec, latent_notes = open_codec(config, machine.device)
     guide = build_guide(config)
     denoiser = build(config).to(machine.device)
     size = size_of(config)
     findings = _Findings([*cost.measurements(config, size), *cost.decoding(config, codec)], latent_notes)
     if config.weights is None:
-        images = data.load(config.task, folder, Path(config.execution.runs) / "images")
-        findings.notes += images.notes
-        source = open_source(config, images, codec)
+        source = _open_source(config, codec, findings, world)
         checkpoints = Checkpoints(space.checkpoints, _origin(machine.provenance))
-        training = train(config, denoiser, source, checkpoints, machine.precision)
+        training = train(config, denoiser, source, checkpoints, machine.precision, world=world)
         findings.notes += checkpoints.notes
         findings.measurements += _speed(config, size, training, machine)
     else:
-        source = Source(data.load_few(config.task, folder, config.protocol.outlier_images), codec)
+        source = Source(data.load_few(config.task, _folder(config), config.protocol.outlier_images), codec)
         training = _load(config, denoiser, findings)
-    if isinstance(config.latents, RaeLatents):
-        from harness.representation import reconstruction_of
-
-        findings.measurements.append(reconstruction_of(codec, source.images))
+    if until_trained:
+        return None
+    if world.is_first:
+        findings.measurements += _reconstruction(config, codec, source)
     if _is_finite(denoiser, training):
-        _keep_weights(denoiser.state_dict(), space.weights)
-        if training.second_ema:
-            _keep_weights({**denoiser.state_dict(), **training.second_ema}, space.second_weights)
+        if world.is_first:
+            _keep_weights(denoiser.state_dict(), space.weights)
+            if training.second_ema:
+                _keep_weights({**denoiser.state_dict(), **training.second_ema}, space.second_weights)
         made_from = Sampled(denoiser, codec, guide and guide.to(machine.device))
-        made = make(config, space, made_from, machine.precision)
-        findings.measurements = [*made.judged, *findings.measurements, made.cost]
-        findings.notes += [*_ema_notes(config), *made.notes]
-        findings.samples = made.samples
+        made = make(config, space, made_from, machine.precision, world)
+        if made is not None:
+            findings.measurements = [*made.judged, *findings.measurements, made.cost]
+            findings.notes += [*_ema_notes(config), *made.notes]
+            findings.samples = made.samples
+    if not world.is_first:
+        return None
     if findings.samples is not None:
         findings.statistics = outliers.probe(config, denoiser, source)
         findings.measurements += outliers.summary(config.protocol, findings.statistics)
@@ -85,13 +102,35 @@ def perform(config: RunConfig, space: Workspace) -> RunRecord:
     return _record(config, machine, training, findings, codec.weights_sha256)
 
 
+def _open_source(config: RunConfig, codec: Codec, findings: "_Findings", world: World) -> Source:
+    """The training images and their latents, whose encoding the processes share."""
+    with world.first_ahead():
+        images = data.load(config.task, _folder(config), Path(config.execution.runs) / "images")
+    findings.notes += images.notes
+    return open_source(config, images, codec)
+
+
+def _folder(config: RunConfig) -> Path | None:
+    return Path(config.execution.data) if config.execution.data else None
+
+
+def _reconstruction(config: RunConfig, codec: Codec, source: Source) -> list[Measurement]:
+    """How much of an image survives an encoder and its decoder; nothing where there is none."""
+    if not isinstance(config.latents, RaeLatents):
+        return []
+    from harness.representation import reconstruction_of
+
+    return [reconstruction_of(codec, source.images)]
+
+
 def _speed(config: RunConfig, size: cost.Size, training: Training, machine: Machine) -> list[Measurement]:
-    """How long the training took; how fast it was, where it came to its end."""
+    """How long the training took; how fast it was, all devices together, where it came to its end."""
     took = cost.duration("train_seconds", training.seconds)
     if training.diverged_at_step is not None:
         return [took]
     speed = cost.throughput(config, training.seconds)
-    return [took, speed, *cost.utilisation(size, speed.value, name_of(machine.device))]
+    of_each = speed.value / config.execution.processes
+    return [took, speed, *cost.utilisation(size, of_each, name_of(machine.device))]
 
 
 @dataclass
@@ -127,6 +166,7 @@ def _find_machine(config: RunConfig) -> Machine:
             precision=precision,
             threads=config.execution.threads,
             sampling_batch=config.execution.sampling_batch,
+            execution=config.execution,
         ),
     )
 
@@ -135,7 +175,14 @@ def _origin(made_by: Provenance) -> str:
     """What may move the last digit of a number."""
     torch_version = made_by.versions["torch"]
     arithmetic = f"{made_by.device} {made_by.precision} with {made_by.threads} threads"
-    return f"code {made_by.code_sha256[:12]}, torch {torch_version}, {arithmetic}"
+    return ", ".join([f"code {made_by.code_sha256[:12]}", f"torch {torch_version}", arithmetic, *_sharing(made_by)])
+
+
+def _sharing(made_by: Provenance) -> list[str]:
+    """Who shared a batch's sum, and whether kernels were fused, in words: nothing for what is usual."""
+    words = [f"{made_by.processes} processes ({made_by.sharding})"] if made_by.processes > 1 else []
+    words += [f"in {made_by.accumulate} pieces"] if made_by.accumulate > 1 else []
+    return [*words, "compiled"] if made_by.compiled else words
 
 
 def _is_finite(denoiser: Denoiser, training: Training) -> bool:

@@ -39,6 +39,11 @@ def this_process() -> ProcessIdentity:
     return ProcessIdentity(host=host, boot=boot, namespace=namespace, process=process, started=_started(process))
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _place() -> tuple[str, str, str]:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -9,14 +9,24 @@ from pathlib import Path
 
 from harness import __version__
 from harness.records import Provenance
+from harness.spec import Execution
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("harness", "baselines", "dsr")
+USUAL = Execution()
 LIBRARIES = ("torch", "numpy", "torchdiffeq", "scikit-learn", "pydantic")
 
 
-def collect(*, device: str, device_name: str, precision: str, threads: int, sampling_batch: int | None) -> Provenance:
-    """The provenance of a result that is being made now."""
+def collect(
+    *,
+    device: str,
+    device_name: str,
+    precision: str,
+    threads: int,
+    sampling_batch: int | None,
+    execution: Execution = USUAL,
+) -> Provenance:
+    """The provenance of a result that is being made now; `execution` says who shares the work, and how."""
     commit, dirty = _checkout()
     return Provenance(
         commit=commit,
@@ -34,6 +44,10 @@ def collect(*, device: str, device_name: str, precision: str, threads: int, samp
         precision=precision,
         threads=threads,
         sampling_batch=sampling_batch,
+        processes=execution.processes,
+        accumulate=execution.accumulate,
+        sharding=execution.sharding,
+        compiled=execution.compiled,
     )
 
 

@@ -41,7 +41,9 @@ class SampleGrid(Frozen):
 class Provenance(Frozen):
     """Which code, on which machine, made a record.
 
-    `commit` is None outside a checkout, `sampling_batch` where nothing was sampled.
+    `commit` is None outside a checkout, `sampling_batch` where nothing was sampled.  So many `processes` worked
+    together; their `sharding`, the pieces that each took of its part of a batch, and whether networks were compiled
+    move the last digits of numbers.
     """
 
     commit: str | None
@@ -53,6 +55,10 @@ class Provenance(Frozen):
     precision: str
     threads: PositiveInt
     sampling_batch: PositiveInt | None
+    processes: PositiveInt = 1
+    accumulate: PositiveInt = 1
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    compiled: bool = False
 
 
 class RunRecord(Frozen):

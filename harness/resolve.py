@@ -1,6 +1,5 @@
 """From names and overrides to one RunConfig, or to a UserError: all that a user can get wrong is found here."""
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,7 +8,9 @@ from harness import references, registry, tasks
 from harness.backbone import Backbone, Network
 from harness.changes import Changes
 from harness.digits_judge import REFERENCE as DIGITS
+from harness.distributed import require_shares
 from harness.errors import UserError, unknown_name
+from harness.processes import cores
 from harness.registers import RegisterConfig
 from harness.resolve_latents import resolve_latents, with_registered_weights
 from harness.respacing import NUM_STEPS, kept_steps
@@ -34,7 +35,7 @@ DEFAULT_TASK, OFFICIAL_TASK = "digits", "imagenet256"
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, in names."""
+    """What was asked for, in names.  `located` are its task's images, where they were found before."""
 
     backbone: str
     registers: str = "none"
@@ -45,6 +46,7 @@ class Request:
     neurons: str | None = None
     changes: tuple[str, ...] = ()
     execution: Execution = field(default_factory=Execution)
+    located: tasks.Located | None = None
 
 
 def resolve(request: Request, *, needs_data: bool = True) -> RunConfig:
@@ -57,6 +59,7 @@ def resolve(request: Request, *, needs_data: bool = True) -> RunConfig:
     _check_task(config, network)
     _check_labels(config, network)
     _check_references(config.execution)
+    require_shares(config)
     if needs_data and not config.task.data_fingerprint:
         raise UserError(
             f"the task {config.task.name} needs images",
@@ -72,6 +75,16 @@ def resolve_network(request: Request) -> RunConfig:
     if request.execution.encoder is not None and not about_a_task:
         request, about_a_task = replace(request, task=OFFICIAL_TASK), True
     return _resolve(request, official_input=is_exact and not about_a_task)[0]
+
+
+def with_images(request: Request) -> Request:
+    """The request with its images found, so that many like it need not look for them again.
+
+    Raises UserError where there are none.
+    """
+    if any(change.startswith("execution.") for change in request.changes):
+        return request
+    return replace(request, located=_locate(tasks.find(request.task or DEFAULT_TASK), request.execution))
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -95,7 +108,7 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
     backbone, size = find_size(request.backbone, request.size)
     definition = tasks.find(request.task or (OFFICIAL_TASK if official_input else DEFAULT_TASK))
     execution = _counted(changes.apply("execution", request.execution))
-    located = definition.locate(Path(execution.data) if execution.data else None)
+    located = request.located or _locate(definition, execution)
     task = changes.apply("task", located.task)
     size = size or definition.size_of(backbone, task)
     seen = resolve_latents(definition, backbone, task, execution, changes)
@@ -125,6 +138,10 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
     _check_objective(config, network)
     _check_sampler(config)
     return _with_weights(config, backbone, network, request.guide_size), network
+
+
+def _locate(definition: tasks.TaskDefinition, execution: Execution) -> tasks.Located:
+    return definition.locate(Path(execution.data) if execution.data else None)
 
 
 def _with_weights(config: RunConfig, backbone: Backbone, network: Network, guide_size: str | None) -> RunConfig:
@@ -189,8 +206,7 @@ def _exact_names(known: list[str]) -> list[str]:
 
 
 def _counted(execution: Execution) -> Execution:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = execution.threads or cores or 1
+    threads = execution.threads or max(1, cores() // execution.processes)
     return execution.model_copy(update={"threads": threads})
 
 

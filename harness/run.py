@@ -1,14 +1,18 @@
 """Find the result of a run, or make it (no torch until it has to be made)."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import database, store, workspace
+from harness.distributed import ALONE, World
 from harness.errors import UserError
 from harness.files import require_writable
 from harness.progress import say
 from harness.records import RunRecord
 from harness.spec import RunConfig
+from harness.workspace import BY_HAND, Worker, Workspace
 
 
 @dataclass(frozen=True)
@@ -21,30 +25,80 @@ class Outcome:
     none: RunRecord | None
 
 
-def run(config: RunConfig, *, again: bool = False) -> Outcome:
+def run(config: RunConfig, world: World = ALONE, *, again: bool = False) -> Outcome:
     """The stored result of this run, or a new one: trained, sampled, measured, appended to the results.
 
     An interrupted run goes on where it stopped.  `again` makes a further record of a run that has one.
     Raises UserError for whatever only shows on the way: a full disk, an unreadable image, a damaged checkpoint.
     """
-    results = Path(config.execution.results)
-    stored = store.find(results, config)
-    if stored is not None and not again:
-        _judge_further(config, stored.record)
-        return Outcome(stored.record, stored.path, is_new=False, none=_matched_none(results, config))
-    require_writable(results)
-    with workspace.enter(config) as space:
-        record = space.finished()
-        if again and record is not None and _is_published(results, record):
-            space.clear()
-            record = None
-        if record is None:
-            from harness.perform import perform
+    outcome = advance(config, BY_HAND, world, again=again)
+    assert outcome is not None, "a run without an end"
+    return outcome
 
-            record = perform(config, space)
-            space.keep(record)
-        path = _publish(results, record, space)
+
+def advance(
+    config: RunConfig, worker: Worker, world: World = ALONE, *, until_trained: bool = False, again: bool = False
+) -> Outcome | None:
+    """Bring a run to its record on behalf of `worker`; or `until_trained` to the end of its training, which gives None.
+
+    Where the processes of a `world` share the work, the first one calls this, and the others `follow`.
+    Raises UserError as `run` does; Taken where another process is at work on the run.
+    """
+    results = Path(config.execution.results)
+    with _others_waiting(world) as call:
+        stored = store.find(results, config)
+        if stored is not None and not again:
+            _judge_further(config, stored.record)
+            return Outcome(stored.record, stored.path, is_new=False, none=_matched_none(results, config))
+        require_writable(results)
+        with workspace.enter(config, worker) as (space, heart):
+            record = _kept(results, space, again=again)
+            if record is None:
+                call()
+                from harness.perform import perform
+
+                record = perform(config, space, world, until_trained=until_trained)
+                if record is None:
+                    heart.ended("trained")
+                    return None
+                heart.require()
+                space.keep(record)
+            path = _publish(results, record, space)
+            heart.ended(record.status)
     return Outcome(record, path, is_new=True, none=_matched_none(results, config))
+
+
+def follow(config: RunConfig, world: World, *, until_trained: bool = False) -> None:
+    """Take part in what the first process of a world does, and leave record and report to it."""
+    if world.agree(value=False):
+        from harness.perform import perform
+
+        perform(config, workspace.of(config), world, until_trained=until_trained)
+
+
+@contextmanager
+def _others_waiting(world: World) -> Iterator[Callable[[], None]]:
+    """What calls the other processes to work.  If it is never called, they are sent home in the end."""
+    are_called = False
+
+    def call() -> None:
+        nonlocal are_called
+        are_called = world.agree(value=True)
+
+    try:
+        yield call
+    finally:
+        if not are_called:
+            world.agree(value=False)
+
+
+def _kept(results: Path, space: Workspace, *, again: bool) -> RunRecord | None:
+    """The record that an earlier attempt made; one that is published already is no answer to `again`."""
+    record = space.finished()
+    if again and record is not None and _is_published(results, record):
+        space.clear()
+        return None
+    return record
 
 
 def _judge_further(config: RunConfig, record: RunRecord) -> None:
@@ -65,7 +119,7 @@ def _is_published(results: Path, record: RunRecord) -> bool:
     return store.path_of(results, record).exists()
 
 
-def _publish(results: Path, record: RunRecord, space: workspace.Workspace) -> Path:
+def _publish(results: Path, record: RunRecord, space: Workspace) -> Path:
     if _is_published(results, record):
         return store.path_of(results, record)
     path = store.append(results, record, space.picture.read_bytes() if record.samples else None)

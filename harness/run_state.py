@@ -62,18 +62,22 @@ def write_state(folder: Path, state: RunState) -> None:
     write_text(folder / STATE, state.model_dump_json(indent=1) + "\n")
 
 
-def note_queued(folder: Path) -> None:
-    """Say that the run has been handed to a launcher; to be called before that is done, as it may start at once."""
-    known = read_state(folder)
-    attempts = known.attempts if known else ()
-    write_state(folder, RunState(status="queued", updated=datetime.now(UTC), attempts=attempts))
+def note(folder: Path, status: Status, reason: str = "") -> None:
+    """Say of a run that nobody works on what has become of it; how far it had come stays known.
+
+    "queued" has to be said before the run is handed to a launcher, as it may start at once.
+    """
+    now = datetime.now(UTC)
+    known = read_state(folder) or RunState(status=status, updated=now)
+    write_state(folder, known.model_copy(update={"status": status, "reason": reason, "updated": now}))
 
 
 def note_job(folder: Path, job: str) -> None:
     """Add the launcher's name of a job that works on this run, or is going to."""
     try:
         with (folder / JOBS).open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"job": job, "submitted": datetime.now(UTC).isoformat()}) + "\n")
+            # A line of its own, even after one that a full disk cut short.
+            out.write("\n" + json.dumps({"job": job, "submitted": datetime.now(UTC).isoformat()}) + "\n")
     except OSError as error:
         raise disk_error(folder / JOBS, error) from error
 

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from harness.codec import Codec
 from harness.denoiser import Denoiser
+from harness.distributed import ALONE, World
 from harness.files import read_array, sweep_parts, write_array
 from harness.guidance import Asked, guided
 from harness.images import Pixels, Values, to_uint8
 from harness.objective import Model, draw_samples, own_time
 from harness.progress import Progress
 from harness.randomness import Stream, generator
+from harness.replicas import compiled
 from harness.spec import RunConfig
 from harness.tiles import in_tiles
 from harness.train import autocast
@@ -65,42 +67,72 @@ def sample(config: RunConfig, made_from: Sampled, indices: npt.NDArray[np.int64]
         return made_from.codec.decode(latents_NChh).float().cpu().numpy()
 
 
+def sample_all(
+    config: RunConfig,
+    made_from: Sampled,
+    folder: Path,
+    precision: str,
+    on_part: Callable[[], None],
+    *,
+    world: World = ALONE,
+) -> Pixels | None:
+    """All images of the protocol as 8 bits, (N, C, H, W); None where the network gave values that are no numbers.
+
+    Each batch is kept in `folder` as soon as it is made, so that an interrupted sampling goes on; then `on_part` is
+    called.  Processes share the batches, and all of them get all images.
+    """
+    total, size = config.protocol.num_images, config.execution.sampling_batch
+    parts = [range(start, min(start + size, total)) for start in range(0, total, size)]
+    missing = world.by_first(lambda: _missing(parts, folder))
+    is_finite = True
+    with Progress("sampling", total, total - sum(map(len, missing))) as progress:
+        for part in (missing[index] for index in world.share(len(missing))):
+            values = sample(config, made_from, np.arange(part.start, part.stop), precision)
+            is_finite = bool(np.isfinite(values).all())
+            if not is_finite:
+                break
+            write_array(folder / _name(part), to_uint8(values, config.protocol.uint8_rule))
+            on_part()
+            progress.advance(len(part))
+    if world.any(not is_finite):
+        return None
+    return np.concatenate([read_array(folder / _name(part), mapped=True) for part in parts])
+
+
 def _model(config: RunConfig, made_from: Sampled, labels_N: Tensor) -> Model:
     """The denoiser with its labels bound, and with guidance where the run has some."""
     denoiser, guide = made_from.denoiser.eval(), (made_from.guide or made_from.denoiser).eval()
-    tile = CPU_TILE if labels_N.device.type == "cpu" else len(labels_N)
+    tile = _tile(config, labels_N)
     against_N = labels_N if made_from.guide else torch.full_like(labels_N, denoiser.null_label or 0)
 
     def ask(network: Denoiser, y_N: Tensor, *, with_registers: bool = True) -> Model:
-        return lambda x, t_N: in_tiles(partial(network, with_registers=with_registers), tile, x, t_N, y_N).float()
+        called = compiled(network) if config.execution.compiled else network
+        return lambda x, t_N: in_tiles(partial(called, with_registers=with_registers), tile, x, t_N, y_N).float()
 
     asked = Asked(ask(denoiser, labels_N), ask(guide, against_N), ask(denoiser, labels_N, with_registers=False))
     channels = config.latents.shape(config.task)[0]
     return guided(asked, config.protocol.guidance, config.registers.guidance, own_time(config), channels)
 
 
-def sample_all(
-    config: RunConfig, made_from: Sampled, folder: Path, precision: str, on_part: Callable[[], None]
-) -> Pixels | None:
-    """All images of the protocol as 8 bits, (N, C, H, W); None where the network gave values that are no numbers.
+def _tile(config: RunConfig, labels_N: Tensor) -> int:
+    """How many images the network sees at once: for a compiled one as many in the last batch as in all others."""
+    if labels_N.device.type == "cpu":
+        return CPU_TILE
+    whole = min(config.execution.sampling_batch, config.protocol.num_images)
+    return max(whole, len(labels_N)) if config.execution.compiled else len(labels_N)
 
-    Each batch is kept in `folder` as soon as it is made, so that an interrupted sampling goes on; then `on_part` is
-    called.
+
+def _missing(parts: list[range], folder: Path) -> list[range]:
+    """The parts that are still to be made.
+
+    The folder is listed: to ask for a file that another machine is about to write may keep it unseen for seconds.
     """
-    total, size = config.protocol.num_images, config.execution.sampling_batch
-    if folder.exists():
-        sweep_parts(folder)
-    parts = []
-    with Progress("sampling", total) as progress:
-        for start in range(0, total, size):
-            stop = min(start + size, total)
-            file = folder / f"{start:06d}-{stop:06d}.npy"
-            if not file.exists():
-                values = sample(config, made_from, np.arange(start, stop), precision)
-                if not np.isfinite(values).all():
-                    return None
-                write_array(file, to_uint8(values, config.protocol.uint8_rule))
-                on_part()
-            parts.append(read_array(file, mapped=True))
-            progress.advance(stop - start)
-    return np.concatenate(parts)
+    if not folder.exists():
+        return parts
+    sweep_parts(folder)
+    known = {file.name for file in folder.iterdir()}
+    return [part for part in parts if _name(part) not in known]
+
+
+def _name(part: range) -> str:
+    return f"{part.start:06d}-{part.stop:06d}.npy"

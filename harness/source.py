@@ -24,10 +24,14 @@ Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What one training step sees: data (N, C, h, h) on the codec's device, and labels (N,)."""
+class Read:
+    """What is read of n images for a training step: moments or pixels, noise for their posteriors, and labels (n,).
 
-    data: Tensor
+    `posterior` is a 0 for all where the codec draws nothing.
+    """
+
+    values: Values
+    posterior: Values
     labels: Labels
 
 
@@ -39,28 +43,31 @@ class Source:
     codec: Codec
     moments: Moments | None = None
 
-    def data(self, indices: Indices, flipped: npt.NDArray[np.bool_], noise: Values | None = None) -> Tensor:
-        """The latents of these images, (N, C, h, h); `noise` draws from a posterior, whose mean None gives."""
-        moments = torch.from_numpy(self._moments(indices, flipped)).to(self.codec.device)
-        if self.moments is None:
-            moments = self.codec.moments(moments)
-        drawn = moments.new_zeros(()) if noise is None else torch.from_numpy(noise).to(self.codec.device)
-        return self.codec.latents(moments, drawn)
+    def data(self, indices: Indices, flipped: npt.NDArray[np.bool_]) -> Tensor:
+        """The latents of these images, (N, C, h, h), at the means of their posteriors."""
+        values = torch.from_numpy(self.read(indices, flipped)).to(self.codec.device)
+        return self.latents(values, values.new_zeros(()))
 
-    def posterior_noise(self, seed: int, step: int, count: int) -> Values | None:
-        """The draws of one training step, where the codec makes any."""
-        if not self.codec.draws:
-            return None
-        channels, height, width = self.codec.moments_shape
-        shape = (count, channels // 2, height, width)
-        return generator(seed, Stream.POSTERIOR, step).standard_normal(shape, dtype=np.float32)
-
-    def _moments(self, indices: Indices, flipped: npt.NDArray[np.bool_]) -> Values:
+    def read(self, indices: Indices, flipped: npt.NDArray[np.bool_]) -> Values:
+        """The moments of these images, or where those are not kept their pixels in [-1, 1]: the disk's part."""
         if self.moments is not None:
             return self.moments.of(indices, flipped)
         pixels = to_unit(self.images.pixels(indices))
         pixels[flipped] = pixels[flipped, :, :, ::-1]
         return pixels
+
+    def latents(self, values: Tensor, posterior: Tensor) -> Tensor:
+        """What was read, on the codec's device, as latents (N, C, h, h) drawn by that noise: the device's part."""
+        return self.codec.latents(values if self.moments is not None else self.codec.moments(values), posterior)
+
+    def posterior_noise(self, seed: int, step: int, held: range, count: int) -> Values:
+        """The draws of one training step for those of its `count` images that are held; a 0 where there are none."""
+        if not self.codec.draws:
+            return np.zeros((), np.float32)
+        channels, height, width = self.codec.moments_shape
+        shape = (count, channels // 2, height, width)
+        drawn = generator(seed, Stream.POSTERIOR, step).standard_normal(shape, dtype=np.float32)
+        return drawn[held.start : held.stop]
 
 
 def open_source(config: RunConfig, images: Images, codec: Codec) -> Source:
@@ -71,15 +78,19 @@ def open_source(config: RunConfig, images: Images, codec: Codec) -> Source:
     return Source(images, codec, moments_of(images, config.task, codec, folder, batch))
 
 
-def training_batch(config: RunConfig, source: Source, step: int) -> Batch:
-    """The batch of one step: a function of (seed, step) alone."""
+def read_step(config: RunConfig, source: Source, step: int, held: range) -> Read:
+    """The images `held` of one step's batch: the batch is a function of (seed, step) alone."""
     size = config.recipe.batch_size
     indices = indices_of(config.seed, step, size, len(source.images))
     flipped = np.zeros(size, np.bool_)
     if config.task.horizontal_flip:
         flipped = generator(config.seed, Stream.DATA_ORDER, 2 * step + 1).random(size) < FLIP_SHARE
-    noise = source.posterior_noise(config.seed, step, size)
-    return Batch(source.data(indices, flipped, noise), source.images.labels[indices])
+    here = slice(held.start, held.stop)
+    return Read(
+        source.read(indices[here], flipped[here]),
+        source.posterior_noise(config.seed, step, held, size),
+        source.images.labels[indices[here]],
+    )
 
 
 def indices_of(seed: int, step: int, size: int, count: int) -> Indices:

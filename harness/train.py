@@ -1,24 +1,29 @@
 """Train a denoiser, from wherever the last attempt stopped."""
 
-# N batch, C channels, H height, W width
+# N batch, n images of one piece of it
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.checkpoint import Checkpoints, State
 from harness.denoiser import Denoiser
-from harness.objective import Objective, objective_of
+from harness.distributed import ALONE, World
+from harness.errors import UserError
+from harness.objective import Model, Objective, objective_of
+from harness.prefetch import ahead, link_to
 from harness.progress import Progress
-from harness.randomness import Stream, generator
+from harness.replicas import gathered, local, replica_of, shared_like, whole
 from harness.schedule import learning_rate
-from harness.source import Source, training_batch
+from harness.source import Source
 from harness.spec import RunConfig
+from harness.training_draw import Draw, draw_step, shares_of
 
 LOG_EVERY = 10
 
@@ -47,145 +52,204 @@ def train(
     source: Source,
     checkpoints: Checkpoints,
     precision: str,
+    *,
+    world: World = ALONE,
 ) -> Training:
-    """Train in place; afterwards the denoiser holds its EMA weights.
+    """Train in place; afterwards the denoiser holds its EMA weights, all of them in every process of the world.
 
     Data, noise, times and dropped labels of a step are functions of (seed, step), so that a training which was killed
-    and resumed ends with the same bytes, and arms that differ in registers alone see the same numbers.  Dropout inside
-    a network (JiT-H) draws from torch's own generator, which checkpoints keep, but arms do not share.  A loss that
-    is not finite ends the training, and is a result: `diverged_at_step`.
+    and resumed ends with the same bytes, and arms that differ in registers alone see the same numbers.  Processes and
+    pieces share the recipe's batch, which moves a loss by its rounding alone.  Dropout inside a network (JiT-H) draws
+    from torch's own generator, which checkpoints keep, but arms do not share, nor processes.  A loss that is not finite
+    ends the training, and is a result: `diverged_at_step`.
+
+    Raises UserError where the processes do not see the same checkpoints.
     """
-    session = _Session(config, denoiser, checkpoints)
+    session = _Session(config, denoiser, checkpoints, world)
     session.run(objective_of(config), source, precision)
-    session.finish()
+    session.finish(denoiser)
     names = [name for name, _ in denoiser.named_parameters()]
-    second = dict(zip(names, session.second_ema, strict=False))
+    second = dict(zip(names, map(whole, session.second_ema), strict=False))
     return Training(session.losses, session.seconds, session.diverged_at_step, second)
 
 
 class _Session:
     """One attempt: the state that checkpoints hold, and the loop that changes it."""
 
-    def __init__(self, config: RunConfig, denoiser: Denoiser, checkpoints: Checkpoints) -> None:
-        self.config, self.denoiser, self.checkpoints = config, denoiser, checkpoints
+    def __init__(self, config: RunConfig, denoiser: Denoiser, checkpoints: Checkpoints, world: World) -> None:
+        self.config, self.checkpoints, self.world = config, checkpoints, world
         self.device = next(denoiser.parameters()).device
         if config.recipe.trains_fixed_tables:
             denoiser.requires_grad_(requires_grad=True)
-        self.weights = [parameter.detach() for parameter in denoiser.parameters()]
+        state = checkpoints.load()
+        if state is not None:
+            assert state["run_id"] == config.run_id, "a checkpoint of another run"
+            denoiser.load_state_dict(state["model"])
+        self.replica = replica_of(config, denoiser, world)
+        self.trained = self.replica.trained
+        self.weights = [parameter.detach() for parameter in self.trained.parameters()]
         self.ema = [weight.clone() for weight in self.weights]
         has_second = config.recipe.second_ema_decay is not None
         self.second_ema = [weight.clone() for weight in self.weights] if has_second else []
-        self.optimizer = optimizer_of(config, denoiser)
+        self.optimizer = optimizer_of(config, self.trained)
         self.steps = config.training_steps
         self.losses = torch.full((self.steps,), torch.nan)
         self.step, self.seconds = 0, 0.0
-        state = checkpoints.load()
         if state is not None:
             self._restore(state)
+        self._require_same_start()
         self.diverged_at_step = _first_not_finite(self.losses[: self.step])
 
     def run(self, objective: Objective, source: Source, precision: str) -> None:
         """Train until the end or a divergence, saving whenever it is time to."""
         started = time.monotonic() - self.seconds
-        self.denoiser.train()
+        _separate_dropout(self.config.seed, self.step, self.world)
+        self.replica.network.train()
+        shares, link = shares_of(self.config, self.world), link_to(self.device)
+
+        def draw(step: int) -> Draw:
+            return draw_step(self.config, self.trained, source, step, shares.held).moved(link.send)
+
+        def understood(drawn: Draw) -> _Batch:
+            with autocast(self.device, precision):
+                return _batch(objective, self.trained, source, drawn.moved(link.receive))
+
+        steps = range(self.step, self.steps if self.diverged_at_step is None else self.step)
         recent: list[Tensor] = []
-        with Progress("training", self.steps, self.step) as progress:
-            while self.step < self.steps and self.diverged_at_step is None:
-                recent.append(self._advance(objective, source, precision))
-                last = self.step == self.steps
-                if last or self.step % LOG_EVERY == 0:
+        with Progress("training", self.steps, self.step) as progress, ahead(draw, steps, link.depth) as draws:
+            for batch in map(understood, draws):
+                recent.append(self._advance(objective, [batch.piece(piece) for piece in shares.pieces], precision))
+                if self.step == self.steps or self.step % LOG_EVERY == 0:
                     self._settle(recent)
                     progress.advance(len(recent), f"loss {self.losses[self.step - 1]:.4f}")
                     recent = []
                     self.seconds = time.monotonic() - started
-                    if last or self.checkpoints.due():
+                    has_ended = self.step == self.steps or self.diverged_at_step is not None
+                    if has_ended or self.world.agree(self.checkpoints.due()):
                         self._save()
+                    if has_ended:
+                        break
 
-    def finish(self) -> None:
+    def finish(self, denoiser: Denoiser) -> None:
         """Leave the EMA weights in the denoiser."""
-        for weight, average in zip(self.weights, self.ema, strict=True):
-            weight.copy_(average)
-        self.denoiser.eval()
+        self.replica.leave(denoiser, self.ema)
+        denoiser.eval()
 
-    def _advance(self, objective: Objective, source: Source, precision: str) -> Tensor:
+    def _advance(self, objective: Objective, pieces: "list[_Batch]", precision: str) -> Tensor:
         recipe = self.config.recipe
-        draw = _draw(self.config, self.denoiser, source, self.step, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
-        with autocast(self.device, precision):
-            times = objective.training_times(draw.uniform)
-            weight = self.denoiser.loss_weight(draw.data, times)
-            losses_N = objective.loss(draw.model(self.denoiser), draw.data, draw.noise, times, weight)
-        loss = losses_N.float().mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with self.replica.holding_back() if len(pieces) > 1 else nullcontext():
+            losses = [self._learn(objective, piece, precision) for piece in pieces[:-1]]
+        losses.append(self._learn(objective, pieces[-1], precision))
         if recipe.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), recipe.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(self.trained.parameters(), recipe.gradient_clip)
         self.optimizer.step()
-        torch._foreach_lerp_(self.ema, self.weights, 1 - recipe.ema_decay)
+        now = list(map(local, self.weights))
+        torch._foreach_lerp_(list(map(local, self.ema)), now, 1 - recipe.ema_decay)
         if recipe.second_ema_decay is not None:
-            torch._foreach_lerp_(self.second_ema, self.weights, 1 - recipe.second_ema_decay)
+            torch._foreach_lerp_(list(map(local, self.second_ema)), now, 1 - recipe.second_ema_decay)
         self.step += 1
+        return torch.stack(losses).sum()
+
+    def _learn(self, objective: Objective, piece: "_Batch", precision: str) -> Tensor:
+        """This piece's part of the batch's mean loss, and of its gradient."""
+        with autocast(self.device, precision):
+            model = piece.model(self.replica.network)
+            losses_n = objective.loss(model, piece.data, piece.noise, piece.times_n, piece.weight)
+        loss = losses_n.float().sum() / self.config.recipe.batch_size
+        # Gradients are averaged over processes, and each has its part of the sum.
+        (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _settle(self, recent: list[Tensor]) -> None:
         """Move the last losses off the device, the only time that it is waited for, and look for a divergence."""
-        self.losses[self.step - len(recent) : self.step] = torch.stack(recent).cpu()
+        self.losses[self.step - len(recent) : self.step] = self.world.sum(torch.stack(recent)).cpu()
         self.diverged_at_step = _first_not_finite(self.losses[: self.step])
 
     def _save(self) -> None:
+        """Keep the state as one process alone would; all take part, because each may have a share of it."""
+        optimizer = self.optimizer.state_dict()
+        moments = {
+            index: {name: gathered(value, self.world) for name, value in of_one.items()}
+            for index, of_one in optimizer["state"].items()
+        }
         state: State = {
             "run_id": self.config.run_id,
-            "model": self.denoiser.state_dict(),
-            "ema": self.ema,
-            "second_ema": self.second_ema,
-            "optimizer": self.optimizer.state_dict(),
+            "model": {name: gathered(value, self.world) for name, value in self.trained.state_dict().items()},
+            "ema": [gathered(average, self.world) for average in self.ema],
+            "second_ema": [gathered(average, self.world) for average in self.second_ema],
+            "optimizer": optimizer | {"state": moments},
             "losses": self.losses,
             "seconds": self.seconds,
         }
-        self.checkpoints.save(self.step, state)
+        if self.world.is_first:
+            self.checkpoints.save(self.step, state)
 
     def _restore(self, state: State) -> None:
-        assert state["run_id"] == self.config.run_id, "a checkpoint of another run"
-        self.denoiser.load_state_dict(state["model"])
-        for average, stored in zip(self.ema, state["ema"], strict=True):
-            average.copy_(stored)
-        for average, stored in zip(self.second_ema, state.get("second_ema", []), strict=True):
-            average.copy_(stored)
-        self.optimizer.load_state_dict(state["optimizer"])
+        """All but the weights, which the network had before they were shared out."""
+        for averages, stored in ((self.ema, state["ema"]), (self.second_ema, state.get("second_ema", []))):
+            for average, full in zip(averages, stored, strict=True):
+                local(average).copy_(local(shared_like(full, average)))
+        self.optimizer.load_state_dict(_shared_out(state["optimizer"], self.optimizer))
         self.losses = state["losses"]
         self.step, self.seconds = state["step"], state["seconds"]
 
+    def _require_same_start(self) -> None:
+        first = self.world.agree(self.step)
+        if first != self.step:
+            raise UserError(
+                f"the first process goes on from step {first}, and process {self.world.rank} from step {self.step}:"
+                f" {self.checkpoints.folder} is not the same folder for both",
+                "put --runs on a disk that all machines of a run share",
+            )
+
 
 @dataclass(frozen=True)
-class _Draw:
-    """All that is random in one step."""
+class _Batch:
+    """What the loss sees of n images: data and noise (n, C, H, W), times and labels (n,), and the elements' weight."""
 
-    data: Tensor
-    labels: Tensor
-    noise: Tensor
-    uniform: Tensor
     with_registers: bool
+    weight: Tensor | float
+    data: Tensor
+    noise: Tensor
+    times_n: Tensor
+    labels_n: Tensor
 
-    def model(self, denoiser: Denoiser) -> Callable[[Tensor, Tensor], Tensor]:
-        """The denoiser with the step's labels, and with or without its registers."""
-        return lambda x, t_N: denoiser(x, t_N, self.labels, with_registers=self.with_registers)
+    def piece(self, where: slice) -> "_Batch":
+        """A stretch of it."""
+        weight = self.weight[where] if isinstance(self.weight, Tensor) else self.weight
+        tensors = (each[where] for each in (self.data, self.noise, self.times_n, self.labels_n))
+        return _Batch(self.with_registers, weight, *tensors)
+
+    def model(self, network: nn.Module) -> Model:
+        """The network with the labels, and with or without its registers."""
+        return lambda x, t_n: network(x, t_n, self.labels_n, with_registers=self.with_registers)
 
 
-def _draw(config: RunConfig, denoiser: Denoiser, source: Source, step: int, device: torch.device) -> _Draw:
-    batch = training_batch(config, source, step)
-    random = generator(config.seed, Stream.TRAINING, step)
-    noise = random.standard_normal(tuple(batch.data.shape), dtype=np.float32)
-    uniform = random.random(len(batch.labels), dtype=np.float32)
-    labels = batch.labels
-    if config.recipe.label_dropout:
-        assert denoiser.null_label is not None, "labels are dropped from a network without a null class"
-        dropped = random.random(len(labels)) < config.recipe.label_dropout
-        labels = np.where(dropped, denoiser.null_label, labels)
-    guidance = config.registers.guidance
-    with_registers = guidance is None or random.random() >= guidance.drop_probability
-    labels_N, noise_NCHW, uniform_N = (torch.from_numpy(array).to(device) for array in (labels, noise, uniform))
-    return _Draw(batch.data, labels_N, noise_NCHW, uniform_N, with_registers)
+def _batch(objective: Objective, denoiser: Denoiser, source: Source, draw: Draw) -> _Batch:
+    data = source.latents(draw.read, draw.posterior)
+    times_n = objective.training_times(draw.uniform_n)
+    weight = denoiser.loss_weight(data, times_n)
+    return _Batch(draw.with_registers, weight, data, draw.noise, times_n, draw.labels_n)
+
+
+def _separate_dropout(seed: int, step: int, world: World) -> None:
+    """Let other processes than the first, which goes on as one alone would, draw other numbers inside the network."""
+    if not world.is_first:
+        (own,) = np.random.SeedSequence([seed, step, world.rank]).generate_state(1)
+        torch.manual_seed(int(own))
+
+
+def _shared_out(stored: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """A whole optimizer's state, each parameter's as that is shared out."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        index: {name: shared_like(value, parameters[index]) for name, value in of_one.items()}
+        for index, of_one in stored["state"].items()
+    }
+    return stored | {"state": state}
 
 
 def optimizer_of(config: RunConfig, denoiser: Denoiser) -> torch.optim.AdamW:

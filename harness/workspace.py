@@ -1,24 +1,33 @@
 """A run's own folder: one process at a time, and everything that an interrupted run needs to go on (no torch)."""
 
-import contextlib
-import fcntl
-import json
-import os
-import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 from pydantic import ValidationError
 
 from harness.errors import UserError, disk_error
-from harness.files import write_text
+from harness.files import write_new
+from harness.heartbeat import Heartbeat
+from harness.lease import is_lease, take
 from harness.record_versions import read_record
 from harness.records import RunRecord
+from harness.run_state import Attempt
 from harness.spec import RunConfig
+
+
+@dataclass(frozen=True)
+class Worker:
+    """On whose behalf a run is worked on: a launcher's name for the job, and how often that was started again."""
+
+    job: str = ""
+    restart: int = 0
+
+
+BY_HAND = Worker()
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,16 @@ class Workspace:
     def record(self) -> Path:
         return self.folder / "record.json"
 
+    def kept(self) -> tuple[int, int]:
+        """How far the run is on disk: the step of its newest checkpoint, and the number of files of other phases.
+
+        The latents that it shares with others count too.
+        """
+        steps = [int(path.name.split("-")[1]) for path in self.checkpoints.glob("step-*-*.pt")]
+        others = (self.sample_parts, self.features, self.folder.parent / "latents")
+        made = sum(1 for folder in others for file in folder.rglob("*.np[yz]") if not file.name.startswith("."))
+        return max(steps, default=0), made + self.weights.exists() + self.record.exists()
+
     def finished(self) -> RunRecord | None:
         """The record that a finished run left; raises UserError where it is damaged."""
         if not self.record.exists():
@@ -81,8 +100,8 @@ class Workspace:
             ) from error
 
     def keep(self, record: RunRecord) -> None:
-        """Leave the record of a finished run."""
-        write_text(self.record, record.model_dump_json(indent=1) + "\n")
+        """Leave the record of a finished run.  Raises UserError where there is one."""
+        write_new(self.record, (record.model_dump_json(indent=1) + "\n").encode())
 
     def clear(self) -> None:
         """Forget everything, so that the run starts anew.
@@ -91,45 +110,29 @@ class Workspace:
         """
         try:
             for entry in self.folder.iterdir():
-                if entry not in (self.folder / LOCK, self.record):
+                if entry != self.record and not is_lease(entry):
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             self.record.unlink(missing_ok=True)
         except OSError as error:
             raise disk_error(self.folder, error) from error
 
 
-LOCK = "lock"
+def of(config: RunConfig) -> Workspace:
+    """The workspace of a run, wherever it is looked at from."""
+    return Workspace(Path(config.execution.runs) / config.run_id)
 
 
 @contextmanager
-def enter(config: RunConfig) -> Iterator[Workspace]:
-    """The workspace of a run, for this process alone; the lock ends with the process, however it ends.
+def enter(config: RunConfig, worker: Worker = BY_HAND) -> Iterator[tuple[Workspace, Heartbeat]]:
+    """The workspace of a run, for this process alone, and the heart that beats while it is; the lease ends with it.
 
-    Raises UserError where another process is at work on the same run, or the folder cannot be written.
+    Raises Taken where another process is at work on the same run, UserError where the folder cannot be written.
     """
-    folder = Path(config.execution.runs) / config.run_id
+    space = of(config)
+    lease = take(space.folder, worker.job, worker.restart)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise disk_error(folder, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read() or "another process"
-            raise UserError(
-                f"run {config.run_id} is being worked on by {owner}",
-                "wait for it: the same command then prints its result",
-            ) from None
-        _sign(lock)
-        yield Workspace(folder)
-
-
-def _sign(lock: TextIO) -> None:
-    """Say who holds the lock; on a full disk it holds without a name."""
-    lock.truncate(0)
-    with contextlib.suppress(OSError):
-        lock.write(json.dumps({"process": os.getpid(), "host": platform.node()}))
-        lock.flush()
+        attempt = Attempt(job=worker.job, restart=worker.restart, kept=space.kept(), started=datetime.now(UTC))
+        with Heartbeat(lease, attempt) as heart:
+            yield space, heart
+    finally:
+        lease.give_back()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from harness import data
 from harness.errors import UserError
@@ -13,7 +14,7 @@ from harness.folder import list_images
 from harness.images import Pixels, read_pixels, to_uint8, to_unit
 from harness.latents import plain_codec
 from harness.resolve import Request, resolve
-from harness.source import Batch, Source, training_batch
+from harness.source import Source, read_step
 from harness.spec import Execution, PixelLatents, RunConfig, Task
 from tests.builders import image_folder, quick_config
 
@@ -30,10 +31,11 @@ def _task(folder: Path, size: int = 16, channels: int = 3) -> Task:
     )
 
 
-def _batch(config: RunConfig, step: int) -> Batch:
+def _batch(config: RunConfig, step: int) -> Tensor:
     assert isinstance(config.latents, PixelLatents)
     source = Source(data.digits(), plain_codec(config.latents, config.task, torch.device("cpu")))
-    return training_batch(config, source, step)
+    read = read_step(config, source, step, range(config.recipe.batch_size))
+    return source.latents(torch.from_numpy(read.values), torch.from_numpy(read.posterior))
 
 
 def test_the_digits_are_the_real_ones() -> None:
@@ -48,24 +50,24 @@ def test_every_epoch_sees_every_image_once(tmp_path: Path) -> None:
     config = quick_config(tmp_path, "sit", "none", "recipe.batch_size=599")
     steps = [_batch(config, step) for step in range(6)]
     for epoch in (steps[:3], steps[3:]):
-        seen = np.concatenate([to_uint8(batch.data.numpy(), "round") for batch in epoch]).reshape(1797, -1)
+        seen = np.concatenate([to_uint8(batch.numpy(), "round") for batch in epoch]).reshape(1797, -1)
         everything = data.digits().pixels(np.arange(1797)).reshape(1797, -1)
         assert sorted(map(bytes, seen)) == sorted(map(bytes, everything))
-    assert not np.array_equal(steps[0].data, steps[3].data)
+    assert not np.array_equal(steps[0], steps[3])
 
 
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path: Path) -> None:
     one, two = quick_config(tmp_path), quick_config(tmp_path, seed=1)
-    same = [_batch(one, 4).data for _ in range(2)]
+    same = [_batch(one, 4) for _ in range(2)]
     assert np.array_equal(same[0], same[1])
-    assert not np.array_equal(same[0], _batch(two, 4).data)
+    assert not np.array_equal(same[0], _batch(two, 4))
 
 
 def test_arms_with_the_same_seed_see_the_same_batches(tmp_path: Path) -> None:
     none, dsr = quick_config(tmp_path), quick_config(tmp_path, "sit", "dsr")
     for step in range(3):
         a, b = (_batch(config, step) for config in (none, dsr))
-        assert np.array_equal(a.data, b.data)
+        assert np.array_equal(a, b)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "I", "F"])

@@ -73,7 +73,7 @@ def _in(config: RunConfig, place: Path) -> object:
 def test_dropout_a_second_average_and_dropped_registers_survive_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.source import training_batch
+    from harness.training_draw import draw_step
 
     sets = ("network.dropout=0.5", "recipe.second_ema_decay=0.8", "registers.guidance.drop_probability=0.5")
     whole, broken = (quick_config(tmp_path / n, "jit", "register-guidance", *sets, "recipe.steps=30") for n in "ab")
@@ -86,9 +86,9 @@ def test_dropout_a_second_average_and_dropped_registers_survive_a_stop(
         calls.append(arguments)
         if len(calls) == 10:
             raise KeyboardInterrupt
-        return training_batch(*arguments)  # type: ignore[arg-type]
+        return draw_step(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("harness.train.training_batch", stops_at_the_tenth)
+    monkeypatch.setattr("harness.train.draw_step", stops_at_the_tenth)
     with pytest.raises(KeyboardInterrupt):
         run(broken)
     run(broken)

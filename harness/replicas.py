@@ -1,0 +1,137 @@
+"""The network as one process trains it: alone, as a replica of everyone's, or holding a share of the weights."""
+
+import inspect
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from harness.denoiser import Denoiser
+from harness.distributed import World
+from harness.spec import RunConfig
+
+# What newer versions of torch call it, and older ones.
+_SIGNATURE = inspect.signature(DistributedDataParallel)
+_SYNC = "forward_sync_buffers" if "forward_sync_buffers" in _SIGNATURE.parameters else "broadcast_buffers"
+STILL_BUFFERS: dict[str, Any] = {_SYNC: False}
+
+
+class Replica:
+    """A network that no other process trains.
+
+    `trained` has the parameters, `network` is what is called in training.  Gradients are summed over all processes and
+    divided by their number, as torch does.
+    """
+
+    def __init__(self, trained: Denoiser, network: nn.Module) -> None:
+        self.trained, self.network = trained, network
+
+    def holding_back(self) -> AbstractContextManager[None]:
+        """While this is open, gradients gather here and are not told to the others."""
+        return nullcontext()
+
+    @torch.no_grad()
+    def leave(self, denoiser: Denoiser, averages: Iterable[Tensor]) -> None:
+        """Put averages of the parameters, wherever they are, into a denoiser that is whole in every process."""
+        for weight, average in zip(denoiser.parameters(), averages, strict=True):
+            weight.copy_(whole(average))
+
+
+def replica_of(config: RunConfig, denoiser: Denoiser, world: World) -> Replica:
+    """The network as this process trains it; a denoiser whose weights are shared out waits in the host's memory."""
+    execution = config.execution
+    if world.size == 1:
+        return Replica(denoiser, compiled(denoiser) if execution.compiled else denoiser)
+    if execution.sharding == "fsdp":
+        return _SharedOut(denoiser, world, blocks_are_compiled=execution.compiled)
+    # Registers that a step leaves out have no gradient in it.  No buffer of ours ever changes.
+    drops = config.registers.guidance is not None
+    module = compiled(denoiser) if execution.compiled else denoiser
+    return _Replicated(denoiser, DistributedDataParallel(module, find_unused_parameters=drops, **STILL_BUFFERS))
+
+
+def compiled(denoiser: Denoiser) -> nn.Module:
+    """The denoiser's whole forward pass through torch.compile, for shapes that do not change; it stays eager itself."""
+    module = torch.compile(denoiser, dynamic=False)
+    assert isinstance(module, nn.Module), "a module compiles to a module"
+    return module
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's share of a tensor, which it shares memory with."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor; to be called by all processes at once."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(tensor: Tensor, world: World) -> Tensor:
+    """All of a tensor in the first process, in the host's memory where it was shared out, and nothing in the others."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    full: Tensor = tensor.full_tensor()
+    return full.cpu() if world.is_first else full.new_empty(0)
+
+
+def shared_like(full: Tensor, like: Tensor) -> Tensor:
+    """A tensor that every process has all of, shared out as another one of its shape is."""
+    if not isinstance(like, DTensor) or full.shape != like.shape:
+        return full
+    return distribute_tensor(full.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+class _Replicated(Replica):
+    """Every process has all weights, and a share of each batch."""
+
+    def holding_back(self) -> AbstractContextManager[None]:
+        assert isinstance(self.network, DistributedDataParallel)
+        return self.network.no_sync()
+
+
+class _SharedOut(Replica):
+    """Every process has a share of all weights too, and borrows the others' block by block (FSDP2).
+
+    What is trained is a copy: the denoiser itself has all its weights again when the training leaves it the averages.
+    Blocks are compiled one by one, because weights come and go between them.
+    """
+
+    def __init__(self, denoiser: Denoiser, world: World, *, blocks_are_compiled: bool) -> None:
+        # A prediction, which may be a view of the network's last tensor, is never changed in place.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
+        self._device = next(denoiser.parameters()).device
+        trained = deepcopy(denoiser.cpu())
+        mesh = init_device_mesh(self._device.type, (world.size,))
+        for block in _blocks(trained):
+            if blocks_are_compiled:
+                block.compile(dynamic=False)
+            fully_shard(block, mesh=mesh)
+        fully_shard(trained, mesh=mesh)
+        super().__init__(trained, trained)
+
+    @contextmanager
+    def holding_back(self) -> Iterator[None]:
+        assert isinstance(self.trained, FSDPModule)
+        self.trained.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.trained.set_requires_gradient_sync(True)
+
+    def leave(self, denoiser: Denoiser, averages: Iterable[Tensor]) -> None:
+        super().leave(denoiser, averages)
+        denoiser.to(self._device)
+
+
+def _blocks(denoiser: Denoiser) -> list[nn.Module]:
+    """The layers of a network: the elements of its lists."""
+    return [block for layers in denoiser.modules() if isinstance(layers, nn.ModuleList) for block in layers]

@@ -1,0 +1,70 @@
+"""Real processes that work together on this machine, for tests."""
+
+import os
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import multiprocessing
+
+from harness.build import build
+from harness.checkpoint import Checkpoints
+from harness.data import digits
+from harness.denoiser import Denoiser
+from harness.distributed import ALONE, World, joined
+from harness.latents import plain_codec
+from harness.source import Source
+from harness.spec import RaeLatents, RunConfig
+from harness.train import Training, train
+
+# What every process does: returns something that can be pickled.
+Work = Callable[[RunConfig, World], Any]
+
+
+def together(work: Work, configs: Sequence[RunConfig], place: Path, processes: int = 2) -> list[Any]:
+    """What the first of so many processes returns of the work on each configuration, one world after the other.
+
+    Every process's last words, where it failed, are in `place`, a file `failed-<rank>` for each.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.start_processes(  # type: ignore[attr-defined, no-untyped-call]
+        _work, args=(work, list(configs), place, (processes, port)), nprocs=processes, start_method="spawn"
+    )
+    found: list[Any] = torch.load(place / "found.pt", weights_only=False)
+    return found
+
+
+def trained(config: RunConfig, world: World = ALONE) -> tuple[Training, Denoiser]:
+    """A training in the run's own folder, and the network with its EMA weights."""
+    assert not isinstance(config.latents, RaeLatents), "no encoder in quick tests"
+    denoiser = build(config)
+    source = Source(digits(), plain_codec(config.latents, config.task, torch.device("cpu")))
+    folder = Path(config.execution.runs) / config.run_id / "checkpoints"
+    training = train(config, denoiser, source, Checkpoints(folder, "here"), "float32", world=world)
+    return training, denoiser
+
+
+def executed(config: RunConfig, **changes: Any) -> RunConfig:
+    """The same run, carried out otherwise."""
+    return config.model_copy(update={"execution": config.execution.model_copy(update=changes)})
+
+
+def _work(rank: int, work: Work, configs: list[RunConfig], place: Path, meeting: tuple[int, int]) -> None:
+    processes, port = meeting
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    here = [executed(config, processes=processes, rank=rank, local_rank=rank) for config in configs]
+    try:
+        with joined(here[0].execution) as world:
+            found = [work(config, world) for config in here]
+    except BaseException:
+        (place / f"failed-{rank}").write_text(traceback.format_exc())
+        raise
+    if rank == 0:
+        torch.save(found, place / "found.pt")
