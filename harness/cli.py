@@ -7,18 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, bench_cli, encoder_cli, evaluation_cli
-from harness.arguments import (
-    add_changes,
-    add_encoder,
-    add_extractor_weights,
-    add_machine,
-    add_references_dir,
-    names,
-    print_json,
-    whole,
-)
+from harness import __version__, bench_cli, encoder_cli, evaluation_cli, sweep_cli, torchrun
+from harness.arguments import print_json, whole
 from harness.errors import UserError, unknown_name
+from harness.request_cli import add_carrying_out, add_configuration, add_results, request_of
+from harness.signals import terminable
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -31,10 +24,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code: 0, 2 for a mistake of the user's, 130 when interrupted."""
+    """Run one verb; returns the exit code: 0, 2 for a mistake of the user's, 130 when interrupted, or the verb's own.
+
+    A sweep that worked here ends with 1 where some of its runs failed.  SIGTERM and SIGHUP raise SystemExit(143).
+    """
+    code = 0
     try:
         options = _parser().parse_args(arguments)
-        options.verb(options)
+        with terminable():
+            code = options.verb(options) or 0
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dsr-bench {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     _add_run(verbs)
+    sweep_cli.add(verbs)
     _add_list(verbs)
     _add_describe(verbs)
     _add_import(verbs)
@@ -70,39 +69,21 @@ def _add_run(verbs: Any) -> None:
         "run",
         help="train, sample, measure and record one configuration",
         description="Train a backbone with a register configuration, sample from it, measure, and append a record. "
-        "An interrupted run goes on where it stopped; a finished one is shown again.",
+        "An interrupted run goes on where it stopped; a finished one is shown again. With several GPUs: "
+        "`torchrun --nproc-per-node N -m harness run ...`; the batch stays the recipe's.",
     )
-    _add_configuration(run)
+    add_configuration(run)
     seeds = run.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=whole, default=0, help="training and sampling seed (default 0)")
     seeds.add_argument(
         "--seeds", metavar="LIST", help="several runs, 0,1,2 or 0-2, each beside its matched run without registers"
     )
     run.add_argument("--alone", action="store_true", help="with --seeds: without the matched runs")
-    run.add_argument("--weights", metavar="PATH_OR_HUB_ID", help="measure a released model instead of training one")
-    run.add_argument("--guide", metavar="PATH_OR_HUB_ID", help="guide by this weaker model of the family: autoguidance")
-    run.add_argument("--guide-size", metavar="SIZE", help="the size of the guide (default: the run's own)")
-    run.add_argument(
-        "--registered-weights", metavar="PATH", help="weights of the same encoder trained with registers, for dsr"
-    )
-    run.add_argument("--decoder", metavar="FILE", help="RAE: the decoder of the encoder's latents")
-    run.add_argument("--statistics", metavar="FILE", help="RAE: the latents' statistics, as `stage1` writes them")
-    run.add_argument(
-        "--references",
-        type=names,
-        default=(),
-        metavar="LIST",
-        help="judge the samples against these too: A,B (`refs list`)",
-    )
-    add_references_dir(run)
-    add_extractor_weights(run)
+    add_carrying_out(run)
     run.add_argument("--again", action="store_true", help="run even if there is a result: adds a further record")
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration as JSON, and stop")
-    add_machine(run)
-    run.add_argument("--runs", default="runs", metavar="DIR", help="checkpoints and samples (default: runs)")
     run.add_argument("--json", action="store_true", help="print the record as JSON")
-    _add_results(run)
-    run.set_defaults(verb=_run)
+    run.set_defaults(verb=_run, **torchrun.told())
 
 
 def _add_list(verbs: Any) -> None:
@@ -119,7 +100,7 @@ def _add_describe(verbs: Any) -> None:
         description="Count parameters, tokens and GFLOPs (2 x multiply-adds, one forward pass, batch 1). An exact "
         "name such as dit-xl-2 is described at its official input unless --task is given.",
     )
-    _add_configuration(describe, task=None)
+    add_configuration(describe, task=None)
     describe.add_argument("--weights", metavar="PATH_OR_HUB_ID", help="check that a released model fits")
     describe.add_argument("--json", action="store_true", help="for machines")
     describe.set_defaults(verb=_describe)
@@ -133,7 +114,7 @@ def _add_import(verbs: Any) -> None:
         "write it as one safetensors file under our names. No code in the file is run.",
     )
     weights.add_argument("weights", metavar="PATH_OR_HUB_ID", help="a file, a folder, or a model on the hub")
-    _add_configuration(weights, task=None)
+    add_configuration(weights, task=None)
     weights.add_argument("--dry-run", action="store_true", help="print what becomes of each key, and write nothing")
     weights.add_argument("--out", metavar="FILE", type=Path, help="where the safetensors file goes")
     weights.add_argument("--json", action="store_true", help="for machines")
@@ -143,7 +124,7 @@ def _add_import(verbs: Any) -> None:
 def _add_index(verbs: Any) -> None:
     index = verbs.add_parser("index", help="rebuild the database from all records, and name the files that are none")
     index.add_argument("--json", action="store_true", help="for machines")
-    _add_results(index)
+    add_results(index)
     index.set_defaults(verb=_index)
 
 
@@ -151,7 +132,7 @@ def _add_table(verbs: Any) -> None:
     table = verbs.add_parser("table", help="a task's measured results as a Markdown table")
     table.add_argument("--task", default="digits", help="the task (default: digits)")
     table.add_argument("--write", metavar="FILE", type=Path, help="replace the table between this file's markers")
-    _add_results(table)
+    add_results(table)
     table.set_defaults(verb=_table)
 
 
@@ -163,7 +144,7 @@ def _add_claims(verbs: Any) -> None:
         "inconclusive or not yet measured, with the interval and the records that it rests on.",
     )
     claims.add_argument("--json", action="store_true", help="for machines")
-    _add_results(claims)
+    add_results(claims)
     claims.set_defaults(verb=_claims)
 
 
@@ -172,23 +153,8 @@ def _add_board(verbs: Any) -> None:
     board.add_argument("--port", type=whole, default=8501, help="where it listens (default 8501)")
     board.add_argument("--address", default="localhost", help="whom it listens to (default: this machine alone)")
     board.add_argument("--headless", action="store_true", help="do not open a browser")
-    _add_results(board)
+    add_results(board)
     board.set_defaults(verb=_board)
-
-
-def _add_configuration(parser: argparse.ArgumentParser, task: str | None = "digits") -> None:
-    parser.add_argument("--backbone", required=True, help="a family (sit) or an exact name (sit-xl-2)")
-    parser.add_argument("--registers", default="none", help="a register preset (default: none)")
-    parser.add_argument("--task", default=task, help="what to learn (default: digits)")
-    parser.add_argument("--size", help="the size of a family: xl-2 (default: what the task recommends)")
-    parser.add_argument("--data", metavar="DIR", help="your images, for tasks that need some")
-    add_encoder(parser, required=False)
-    parser.add_argument("--neurons", metavar="LIST", help="register neurons: a list by name or file (`neurons find`)")
-    add_changes(parser, "registers.denoiser.count=16")
-
-
-def _add_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", default="results", metavar="DIR", help="the records (default: results)")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -196,7 +162,7 @@ def _run(options: argparse.Namespace) -> None:
     from harness.resolve import parse_seeds
 
     seeds = parse_seeds(options.seeds) if options.seeds else [options.seed]
-    request = _request(options, guide_size=options.guide_size)
+    request = request_of(options, guide_size=options.guide_size)
     configs = arms_of(request, seeds, alone=options.alone, needs_data=not options.dry_run)
     if options.dry_run:
         from harness.describe import shown_run
@@ -204,36 +170,25 @@ def _run(options: argparse.Namespace) -> None:
         shown = [shown_run(config) for config in configs]
         print_json(shown[0] if len(shown) == 1 else shown)
         return
+    from harness.distributed import joined
     from harness.report import report, report_of_seeds
-    from harness.run import run
+    from harness.run import follow, run
 
     outcomes = []
-    for config in configs:
-        outcomes.append(run(config, again=options.again))
-        if not options.json:
-            print(report(outcomes[-1]), flush=True)
+    with joined(request.execution) as world:
+        if not world.is_first:
+            for config in configs:
+                follow(config, world)
+            return
+        for config in configs:
+            outcomes.append(run(config, world, again=options.again))
+            if not options.json:
+                print(report(outcomes[-1]), flush=True)
     if not options.json and len(seeds) > 1:
         print("\n".join(report_of_seeds(outcomes)))
     if options.json:
         shown = [o.record.model_dump(mode="json") | {"path": str(o.path)} for o in outcomes]
         print_json(shown[0] if len(shown) == 1 else shown)
-
-
-def _request(options: argparse.Namespace, **names: Any) -> Any:
-    from harness.resolve import Request
-    from harness.spec import Execution
-
-    places = {name: getattr(options, name) for name in Execution.model_fields if hasattr(options, name)}
-    return Request(
-        backbone=options.backbone,
-        registers=options.registers,
-        neurons=options.neurons,
-        task=options.task,
-        size=options.size,
-        changes=tuple(options.changes),
-        execution=Execution(**places),
-        **names,
-    )
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -271,7 +226,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
 def _describe(options: argparse.Namespace) -> None:
     from harness.resolve import resolve_network
 
-    config = resolve_network(_request(options))
+    config = resolve_network(request_of(options))
     from harness.describe import describe
 
     facts = describe(config)
@@ -297,7 +252,7 @@ def _import(options: argparse.Namespace) -> None:
     from harness.resolve import resolve_network
 
     source, options.weights = options.weights, None
-    config = resolve_network(_request(options))
+    config = resolve_network(request_of(options))
     from harness.importing import import_weights
 
     imported = import_weights(config, source, None if options.dry_run else options.out)

@@ -26,6 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
         baselines.__path__.append(str(further))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A cluster is started for those who ask for it, and for them it is no option."""
+    if "slurm" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("slurm")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "golden" in metafunc.fixturenames:
         from tests.goldens import read_cases
