@@ -1,22 +1,26 @@
-"""What registers cost in time: a training step and a forward pass with and without them, against their operations."""
+"""Time things in turns: what every bench measures with."""
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from harness.build import build, size_of
+from harness.bench_records import Quartiles
+from harness.build import build
 from harness.denoiser import Denoiser
+from harness.machine import decide_precision, find_device, name_of
 from harness.objective import objective_of
 from harness.progress import Progress
+from harness.replicas import compiled as compiled_whole
 from harness.spec import RunConfig
-from harness.text_table import columns
 from harness.train import autocast, optimizer_of
 
 WARM_UP = 2
+
+Action = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,18 @@ class Place:
 
     device: torch.device
     precision: str
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Place":
+        """Where a run is carried out, with its threads from now on."""
+        torch.set_num_threads(config.execution.threads)
+        device = find_device(config.execution.device)
+        return cls(device, decide_precision(config.recipe.precision, device))
+
+    @property
+    def name(self) -> str:
+        """What the device is called."""
+        return name_of(self.device)
 
     def wait(self) -> None:
         """Until the device has done what it was asked: a GPU only queues it."""
@@ -37,7 +53,7 @@ CPU = Place(torch.device("cpu"), "float32")
 
 @dataclass(frozen=True)
 class Ratio:
-    """Seconds with registers over seconds without, pair by pair: the median, and the smallest and largest pair."""
+    """Seconds of one thing over seconds of another, pair by pair: the median, and the smallest and largest pair."""
 
     median: float
     least: float
@@ -52,82 +68,39 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Overhead:
-    """One backbone's overhead.  `*_over_operations` are ratios of ratios: 1 means that time grows as operations do."""
+class Timing:
+    """Seconds of one action: the median of its repeats, and their first and third quartile."""
 
-    backbone: str
-    registers: str
-    batch_size: int
-    pairs: int
-    operations: float
-    training_seconds: float
-    sampling_seconds: float
-    training: Ratio
-    sampling: Ratio
+    median: float
+    first_quartile: float
+    third_quartile: float
 
-    @property
-    def training_over_operations(self) -> Ratio:
-        return self.training.over(self.operations)
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Timing":
+        """Of all repeats."""
+        first, median, third = np.quantile(seconds, [0.25, 0.5, 0.75])
+        return cls(float(median), float(first), float(third))
 
-    @property
-    def sampling_over_operations(self) -> Ratio:
-        return self.sampling.over(self.operations)
+    def per_second(self, count: int) -> Quartiles:
+        """How many a second, where the action makes `count` of something."""
+        return Quartiles(
+            median=count / self.median,
+            first_quartile=count / self.third_quartile,
+            third_quartile=count / self.first_quartile,
+        )
 
-    def shown(self) -> dict[str, Any]:
-        """For machines."""
-        return asdict(self) | {
-            "training_over_operations": asdict(self.training_over_operations),
-            "sampling_over_operations": asdict(self.sampling_over_operations),
-        }
+    def __str__(self) -> str:
+        return f"{self.median:.4g} s ({self.first_quartile:.4g} to {self.third_quartile:.4g})"
 
 
-def overhead(config: RunConfig, batch_size: int, pairs: int) -> Overhead:
-    """Time a run's network with its registers and without, in one process, in turns, the order changing each time.
+def training_step(config: RunConfig, batch_size: int, place: Place, *, compiled: bool = False) -> Action:
+    """A step of the recipe's optimizer and EMA over random data, from the call until the device is idle again.
 
-    Random data, float32, the recipe's optimizer and EMA; the seconds are those without registers.
+    The first call of a compiled one compiles: the whole denoiser, for these shapes alone.
     """
-    torch.set_num_threads(config.execution.threads)
-    arms = [config.without_registers(), config]
-    plain, ours = (size_of(arm).flops for arm in arms)
-    training = paired([training_step(arm, batch_size, CPU) for arm in arms], pairs, f"{config.exact_name} training")
-    forward = [forward_pass(arm, build(arm), batch_size, CPU) for arm in arms]
-    sampling = paired(forward, pairs, f"{config.exact_name} sampling")
-    return Overhead(
-        backbone=config.exact_name,
-        registers=config.registers.preset,
-        batch_size=batch_size,
-        pairs=pairs,
-        operations=ours / plain,
-        training_seconds=statistics.median(seconds for seconds, _ in training),
-        sampling_seconds=statistics.median(seconds for seconds, _ in sampling),
-        training=ratio_of(training),
-        sampling=ratio_of(sampling),
-    )
-
-
-def report(found: list[Overhead]) -> str:
-    """A line for each backbone."""
-    head = ["backbone", "registers", "batch", "GFLOP ratio", "training step", "over GFLOPs", "forward", "over GFLOPs"]
-    rows = [
-        [
-            each.backbone,
-            each.registers,
-            str(each.batch_size),
-            f"{each.operations:.3f}",
-            str(each.training),
-            str(each.training_over_operations),
-            str(each.sampling),
-            str(each.sampling_over_operations),
-        ]
-        for each in found
-    ]
-    return columns([head, *rows]) + "\nmedian (least to greatest) of pairs: seconds with registers / seconds without"
-
-
-def training_step(config: RunConfig, batch_size: int, place: Place) -> Callable[[], None]:
-    """A step of the recipe's optimizer and EMA over random data, from the call until the device is idle again."""
     device = place.device
     denoiser = build(config).to(device).train()
+    network = compiled_whole(denoiser) if compiled else denoiser
     optimizer, objective = optimizer_of(config, denoiser), objective_of(config)
     weights = [parameter.detach() for parameter in denoiser.parameters()]
     ema = [weight.clone() for weight in weights]
@@ -139,7 +112,7 @@ def training_step(config: RunConfig, batch_size: int, place: Place) -> Callable[
     def step() -> None:
         with autocast(device, place.precision):
             weight = denoiser.loss_weight(data, times_N)
-            losses_N = objective.loss(lambda x, t_N: denoiser(x, t_N, labels_N), data, noise, times_N, weight)
+            losses_N = objective.loss(lambda x, t_N: network(x, t_N, labels_N), data, noise, times_N, weight)
         optimizer.zero_grad(set_to_none=True)
         losses_N.float().mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -150,8 +123,13 @@ def training_step(config: RunConfig, batch_size: int, place: Place) -> Callable[
 
 
 def forward_pass(
-    config: RunConfig, denoiser: Denoiser, batch_size: int, place: Place, *, with_registers: bool = True
-) -> Callable[[], None]:
+    config: RunConfig,
+    denoiser: Denoiser,
+    batch_size: int,
+    place: Place,
+    *,
+    with_registers: bool = True,
+) -> Action:
     """A pass of a denoiser, which is put there, over random data, from the call until the device is idle again."""
     device = place.device
     denoiser.to(device).eval()
@@ -167,40 +145,37 @@ def forward_pass(
     return forward
 
 
-def paired(actions: list[Callable[[], None]], pairs: int, title: str) -> list[tuple[float, float]]:
-    """Seconds (without, with) of each pair of runs, the order changing each time, after a few to warm up."""
-    for action in actions:
-        for _ in range(WARM_UP):
+def in_turns(actions: Sequence[Action], rounds: int, title: str) -> list[tuple[float, ...]]:
+    """Seconds of every action in each round, after a few rounds to warm up.
+
+    A round begins one action later than the round before: whatever disturbs the machine disturbs them alike.
+    """
+    for _ in range(WARM_UP):
+        for action in actions:
             action()
     timed = []
-    with Progress(title, pairs) as progress:
-        for pair in range(pairs):
-            order = (0, 1) if pair % 2 == 0 else (1, 0)
-            seconds = {arm: _seconds(actions[arm]) for arm in order}
-            timed.append((seconds[0], seconds[1]))
+    with Progress(title, rounds) as progress:
+        for first in range(rounds):
+            order = [(first + place) % len(actions) for place in range(len(actions))]
+            seconds = {index: seconds_of(actions[index]) for index in order}
+            timed.append(tuple(seconds[index] for index in range(len(actions))))
             progress.advance(1)
     return timed
 
 
-def repeated(action: Callable[[], None], repeats: int, title: str) -> list[float]:
+def repeated(action: Action, repeats: int, title: str) -> list[float]:
     """Seconds of each of so many runs, after a few to warm up."""
-    for _ in range(WARM_UP):
-        action()
-    timed = []
-    with Progress(title, repeats) as progress:
-        for _ in range(repeats):
-            timed.append(_seconds(action))
-            progress.advance(1)
-    return timed
+    return [seconds for (seconds,) in in_turns([action], repeats, title)]
 
 
-def _seconds(action: Callable[[], None]) -> float:
+def seconds_of(action: Action) -> float:
+    """Seconds of one call."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
 
 
-def ratio_of(timed: list[tuple[float, float]]) -> Ratio:
-    """The ratio of pairs of seconds, (without, with)."""
-    ratios = [ours / plain for plain, ours in timed]
+def ratio_of(timed: Sequence[tuple[float, ...]], of: int = 1, over: int = 0) -> Ratio:
+    """The ratio of two of the actions that were timed in turns."""
+    ratios = [seconds[of] / seconds[over] for seconds in timed]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))

@@ -1,5 +1,6 @@
 """When two measured values may be compared: what must be equal, and what may differ but must be shown (no torch)."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -112,7 +113,7 @@ class Conditions(Frozen):
     @property
     def digest(self) -> str:
         """Six hexadecimal digits, equal for equal conditions."""
-        return _digest(self.model_dump(mode="json"))[:6]
+        return _digest_of_conditions(self)[:6]
 
     def words(self) -> str:
         """The conditions in one line, which ends in their digest."""
@@ -207,6 +208,13 @@ def guidance_used(config: RunConfig) -> GuidanceUsed:
     )
 
 
+# Thousands of records share a task and conditions.
+@functools.lru_cache(maxsize=256)
+def _digest_of_conditions(conditions: Conditions) -> str:
+    return _digest(conditions.model_dump(mode="json"))
+
+
+@functools.lru_cache(maxsize=256)
 def _data(task: Task) -> str:
     """What was learned: the fingerprint of the images with everything else that the task says of them."""
     return _digest(task.model_dump(mode="json", exclude_defaults=True))[:12]

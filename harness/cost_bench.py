@@ -1,35 +1,18 @@
 """What a configuration costs on this machine: forward passes and training steps timed, images per second, memory."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from harness.bench import Place, forward_pass, repeated, training_step
+from harness.bench import Place, Timing, forward_pass, repeated, training_step
+from harness.bench_records import BenchCase
 from harness.build import build, guide_config, size_of
-from harness.machine import decide_precision, find_device, name_of
 from harness.metrics import cost as counted
+from harness.records import Measurement
 from harness.spec import RunConfig
 from harness.text_table import columns
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one action: the median of its repeats, and their first and third quartile."""
-
-    median: float
-    first_quartile: float
-    third_quartile: float
-
-    @classmethod
-    def of(cls, seconds: list[float]) -> "Timing":
-        """Of all repeats."""
-        first, median, third = np.quantile(seconds, [0.25, 0.5, 0.75])
-        return cls(float(median), float(first), float(third))
-
-    def __str__(self) -> str:
-        return f"{self.median:.4g} s ({self.first_quartile:.4g} to {self.third_quartile:.4g})"
 
 
 @dataclass(frozen=True)
@@ -54,8 +37,7 @@ class Cost:
     a CPU's process has no such number for one configuration.
     """
 
-    backbone: str
-    registers: str
+    config: RunConfig
     device: str
     precision: str
     batch: int
@@ -72,7 +54,40 @@ class Cost:
 
     def shown(self) -> dict[str, Any]:
         """For machines."""
-        return asdict(self)
+        numbers = {name: value for name, value in asdict(self).items() if name != "config"}
+        return {"backbone": self.config.exact_name, "registers": self.config.registers.preset, **numbers}
+
+    def case(self) -> BenchCase:
+        """For a record."""
+        seconds = {"forward_pass_batch_1": self.latency.median, "forward_pass": self.forward.median}
+        if self.sampling is not None:
+            seconds["sampling_batch_1"] = self.sampling.seconds_per_image
+        return BenchCase(
+            title=f"{self.config.exact_name}, registers {self.config.registers.preset}",
+            backbone=self.config.exact_name,
+            network=self.config.network,
+            registers=self.config.registers,
+            batch=self.batch,
+            compiled=False,
+            precision=self.precision,
+            gflops=self.gflops,
+            images_per_second=self.training_step.per_second(self.batch),
+            measurements=(
+                *(Measurement(name=name, value=value, unit="s", better="lower") for name, value in seconds.items()),
+                *self._known(),
+            ),
+        )
+
+    def _known(self) -> Iterator[Measurement]:
+        if self.sampling is not None:
+            sampled = self.sampling.images_per_second
+            yield Measurement(name="sampling_images_per_second", value=sampled, unit="images/s", better="higher")
+        if self.mfu is not None:
+            yield Measurement(name="mfu", value=self.mfu, unit="of the dense bf16 peak", better="higher")
+        for name in ("sampling_memory", "training_memory"):
+            value = getattr(self, name)
+            if value is not None:
+                yield Measurement(name=name, value=value, unit="MiB on the GPU", better="lower")
 
     def report(self) -> str:
         """For a person: what was counted, then what was timed."""
@@ -90,7 +105,7 @@ class Cost:
             "peak memory, training (MiB)": self.training_memory,
         }
         rows += [[name, f"{value:.4g}"] for name, value in measured.items() if value is not None]
-        head = f"{self.backbone}, registers {self.registers}: {self.device}, {self.precision}"
+        head = f"{self.config.exact_name}, registers {self.config.registers.preset}: {self.device}, {self.precision}"
         return f"{head}\n{columns(rows)}\nmedian (first to third quartile) of {self.repeats}, after a warm-up"
 
     def _sampling_rows(self) -> list[list[str]]:
@@ -109,19 +124,16 @@ def cost(config: RunConfig, batch: int, repeats: int) -> Cost:
 
     bf16 on a GPU and float32 on a CPU, where the recipe leaves that open.  Run it on an idle machine.
     """
-    torch.set_num_threads(config.execution.threads)
-    place = _place(config)
+    place = Place.of(config)
     size, passes = size_of(config), counted.passes(config)
     one, many = (_forward(config, passes, images, place, repeats) for images in (1, batch))
     sampling_memory = _peak_memory(place.device)
     step = Timing.of(repeated(training_step(config, batch, place), repeats, f"{config.exact_name} training"))
     trained_per_second = batch / step.median
-    name = name_of(place.device)
-    used = counted.utilisation(size, trained_per_second, name)
+    used = counted.utilisation(size, trained_per_second, place.name)
     return Cost(
-        backbone=config.exact_name,
-        registers=config.registers.preset,
-        device=name,
+        config=config,
+        device=place.name,
         precision=place.precision,
         batch=batch,
         repeats=repeats,
@@ -135,11 +147,6 @@ def cost(config: RunConfig, batch: int, repeats: int) -> Cost:
         sampling_memory=sampling_memory,
         training_memory=_peak_memory(place.device),
     )
-
-
-def _place(config: RunConfig) -> Place:
-    device = find_device(config.execution.device)
-    return Place(device, decide_precision(config.recipe.precision, device))
 
 
 def _forward(

@@ -2,107 +2,32 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 
-from harness.comparability import Basis, Key
+from harness import database_rows as rows
+from harness.bench_records import read_benches
+from harness.database_rows import Columns, Row
 from harness.errors import UserError, disk_error
-from harness.evaluation_store import StoredEvaluation, read_evaluations
-from harness.outlier_records import OutlierStatistics
+from harness.evaluation_store import read_each_evaluation
 from harness.published import CLAIM_COLUMNS, PUBLISHED_COLUMNS, claim_rows, published_rows, read_published
-from harness.records import Measurement
-from harness.stages import stages
-from harness.store import Problem, Stored, read_all
+from harness.store import Problem, read_each
 
 DATABASE = "leaderboard.duckdb"
 
-# Column -> SQL type.
-_RUNS = {
-    "record_id": "VARCHAR",
-    "run_id": "VARCHAR",
-    "arm_id": "VARCHAR",
-    "none_run_id": "VARCHAR",
-    "none_arm_id": "VARCHAR",
-    "created": "TIMESTAMPTZ",
-    "path": "VARCHAR",
-    "status": "VARCHAR",
-    "diverged_at_step": "INTEGER",
-    "task": "VARCHAR",
-    "data_fingerprint": "VARCHAR",
-    "protocol": "VARCHAR",
-    "backbone": "VARCHAR",
-    "exact_name": "VARCHAR",
-    "registers": "VARCHAR",
-    "stages": "VARCHAR",
-    "count": "INTEGER",
-    "start_block": "INTEGER",
-    "seed": "BIGINT",
-    "steps": "INTEGER",
-    "commit": "VARCHAR",
-    "dirty": "BOOLEAN",
-    "device": "VARCHAR",
-    "samples": "VARCHAR",
-    "notes": "VARCHAR",
-    "config": "VARCHAR",
-    "provenance": "VARCHAR",
-    "conditions": "VARCHAR",
-    "circumstances": "VARCHAR",
-}
-_EVALUATIONS = {
-    "record_id": "VARCHAR",
-    "evaluation_id": "VARCHAR",
-    "run_id": "VARCHAR",
-    "created": "TIMESTAMPTZ",
-    "path": "VARCHAR",
-    "title": "VARCHAR",
-    "images": "VARCHAR",
-    "protocol": "VARCHAR",
-    "conditions": "VARCHAR",
-    "circumstances": "VARCHAR",
-    "declared": "VARCHAR",
-    "notes": "VARCHAR",
-    "provenance": "VARCHAR",
-}
-_MEASUREMENTS = {
-    "record_id": "VARCHAR",
-    "name": "VARCHAR",
-    "value": "DOUBLE",
-    "unit": "VARCHAR",
-    "better": "VARCHAR",
-    "num_images": "INTEGER",
-    "note": "VARCHAR",
-    "standard_error": "DOUBLE",
-    "parts": "VARCHAR",
-    "key": "VARCHAR",
-    "title": "VARCHAR",
-    "basis": "VARCHAR",
-    "reference": "VARCHAR",
-    "extractor": "VARCHAR",
-    "guidance": "VARCHAR",
-}
-# One row for each comparability key: values are compared within one of them.
-# `none_key` is that of the matched value without registers, which differs where registers guide.
-_KEYS = {
-    "key": "VARCHAR",
-    "none_key": "VARCHAR",
-    "name": "VARCHAR",
-    "task": "VARCHAR",
-    "title": "VARCHAR",
-    "fields": "VARCHAR",
-}
-_OUTLIERS = {
-    "record_id": "VARCHAR",
-    **{name: "INTEGER" if name == "block" else "DOUBLE" for name in OutlierStatistics.model_fields},
-}
-_CURVES = {"record_id": "VARCHAR", "step": "INTEGER", "loss": "DOUBLE"}
-_PROBLEMS = {"path": "VARCHAR", "reason": "VARCHAR"}
+# So many rows of a table wait in memory at most, whatever number of records there is, and those of one record.
+ROWS_HELD = 20_000
+
+_OF_SQL: dict[str, Any] = {"INTEGER": np.int32, "BIGINT": np.int64, "DOUBLE": np.float64, "BOOLEAN": np.bool_}
 
 
 @dataclass(frozen=True)
@@ -125,14 +50,8 @@ def rebuild(results: Path) -> Index:
         results.mkdir(parents=True, exist_ok=True)
         with (results / f".{DATABASE}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # or a slow rebuild would put back an older view
-            stored, problems = read_all(results)
-            evaluations, unread = read_evaluations(results)
-            published = read_published(results)
-            problems += [*unread, *(Problem(path, reason) for path, reason in published.problems)]
             with contextlib.closing(duckdb.connect(str(part))) as connection:
-                _fill(connection, results, stored, evaluations, problems)
-                _table(connection, "published", PUBLISHED_COLUMNS, published_rows(published))
-                _table(connection, "claims", CLAIM_COLUMNS, claim_rows(published))
+                records, problems = _fill(connection, results)
             os.replace(part, database)
     except OSError as error:
         raise disk_error(database, error) from error
@@ -144,7 +63,7 @@ def rebuild(results: Path) -> Index:
     finally:
         for leftover in results.glob(f"{part.name}*"):
             leftover.unlink(missing_ok=True)
-    return Index(database, len(stored), problems)
+    return Index(database, records, problems)
 
 
 def snapshot(database: Path) -> duckdb.DuckDBPyConnection:
@@ -157,136 +76,142 @@ def snapshot(database: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _fill(
-    connection: duckdb.DuckDBPyConnection,
-    results: Path,
-    stored: Sequence[Stored],
-    evaluations: Sequence[StoredEvaluation],
-    problems: Sequence[Problem],
-) -> None:
-    _table(connection, "runs", _RUNS, [_run_row(results, each) for each in stored])
-    _table(connection, "evaluations", _EVALUATIONS, [_evaluation_row(results, each) for each in evaluations])
-    judged: list[Stored | StoredEvaluation] = [*stored, *evaluations]
-    _table(
-        connection,
-        "measurements",
-        _MEASUREMENTS,
-        [_measurement_row(each, measurement) for each in judged for measurement in each.record.measurements],
-    )
-    keys = {key.digest: key for each in judged for key in map(each.record.key, each.record.measurements)}
-    _table(connection, "keys", _KEYS, [_key_row(digest, key) for digest, key in keys.items()])
-    _table(
-        connection,
-        "outliers",
-        _OUTLIERS,
-        [{"record_id": e.record_id, **o.model_dump()} for e in stored for o in e.record.outliers],
-    )
-    _table(
-        connection,
-        "loss_curves",
-        _CURVES,
-        [{"record_id": e.record_id, "step": step, "loss": loss} for e in stored for step, loss in e.record.loss_curve],
-    )
-    rows = [{"path": str(problem.path.relative_to(results)), "reason": problem.reason} for problem in problems]
-    _table(connection, "problems", _PROBLEMS, rows)
+def _fill(connection: duckdb.DuckDBPyConnection, results: Path) -> tuple[int, list[Problem]]:
+    """Every table; returns how many runs there are, and every file that is no record.
+
+    Each record is let go as soon as its rows are taken: memory does not grow with their number.
+    """
+    measured = rows.MeasurementRows()
+    measurements = _Table(connection, "measurements", rows.MEASUREMENTS)
+    records, problems = _fill_runs(connection, results, measured, measurements)
+    problems += _fill_evaluations(connection, results, measured, measurements)
+    measurements.flush()
+    _whole(connection, "keys", rows.KEYS, measured.keys())
+    stored, unread = read_benches(results)
+    _whole(connection, "benches", rows.BENCHES, (row for each in stored for row in rows.bench_rows(results, each)))
+    published = read_published(results)
+    _whole(connection, "published", PUBLISHED_COLUMNS, published_rows(published))
+    _whole(connection, "claims", CLAIM_COLUMNS, claim_rows(published))
+    problems += [*unread, *(Problem(path, reason) for path, reason in published.problems)]
+    _whole(connection, "problems", rows.PROBLEMS, (rows.problem_row(results, problem) for problem in problems))
+    return records, problems
 
 
-def _table(
-    connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str], rows: Iterable[dict[str, Any]]
-) -> None:
-    """Create and fill a table column by column, which is how DuckDB takes thousands of rows in a moment."""
-    rows = list(rows)
+def _fill_runs(
+    connection: duckdb.DuckDBPyConnection, results: Path, measured: rows.MeasurementRows, measurements: "_Table"
+) -> tuple[int, list[Problem]]:
+    runs = _Table(connection, "runs", rows.RUNS)
+    outliers = _Numbers(connection, "outliers", rows.OUTLIERS)
+    curves = _Numbers(connection, "loss_curves", rows.CURVES)
+    records, problems = 0, []
+    for found in read_each(results):
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        records += 1
+        runs.add([rows.run_row(results, found)])
+        measurements.add(measured.of(found))
+        outliers.add(found.record_id, rows.outlier_numbers(found))
+        curves.add(found.record_id, found.record.loss_curve)
+    runs.flush()
+    outliers.flush()
+    curves.flush()
+    return records, problems
+
+
+def _fill_evaluations(
+    connection: duckdb.DuckDBPyConnection, results: Path, measured: rows.MeasurementRows, measurements: "_Table"
+) -> list[Problem]:
+    evaluations = _Table(connection, "evaluations", rows.EVALUATIONS)
+    problems = []
+    for found in read_each_evaluation(results):
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        evaluations.add([rows.evaluation_row(results, found)])
+        measurements.add(measured.of(found))
+    evaluations.flush()
+    return problems
+
+
+def _whole(connection: duckdb.DuckDBPyConnection, name: str, columns: Columns, found: Iterable[Row]) -> None:
+    """A table that is filled at once."""
+    table = _Table(connection, name, columns)
+    table.add(found)
+    table.flush()
+
+
+class _Table:
+    """A table that is filled some thousand rows at a time, by columns: that is how DuckDB takes them in a moment."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, name: str, columns: Columns) -> None:
+        self._columns, self._cells = columns, itemgetter(*columns)
+        self._insert = _created(connection, name, columns)
+        self._held: list[tuple[Any, ...]] = []
+
+    def add(self, found: Iterable[Row]) -> None:
+        """Append rows, each with a value for every column."""
+        self._held += map(self._cells, found)
+        if len(self._held) >= ROWS_HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Give what is held to the database."""
+        # Ten times as fast as zip(*...), which takes every row as an argument.
+        values = {
+            column: _column([row[index] for row in self._held], kind)
+            for index, (column, kind) in enumerate(self._columns.items())
+        }
+        self._insert(values)
+        self._held.clear()
+
+
+class _Numbers:
+    """A table of a record's numbers, of which there are hundreds: a matrix of each record, under its id."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, name: str, columns: Columns) -> None:
+        self._id, *self._names = columns
+        self._insert = _created(connection, name, columns)
+        self._ids: list[str] = []
+        self._held: list[npt.NDArray[np.float64]] = []
+
+    def add(self, record_id: str, found: Sequence[Sequence[float | None]]) -> None:
+        """Append rows, each with a number or None for every column but the id."""
+        if not found:
+            return
+        self._ids += [record_id] * len(found)
+        self._held.append(np.array(found, dtype=np.float64))  # None becomes NaN, which no record holds
+        if len(self._ids) >= ROWS_HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Give what is held to the database."""
+        if not self._held:
+            return
+        numbers = np.concatenate(self._held).T.copy()
+        values = zip(self._names, np.ma.array(numbers, mask=np.isnan(numbers)), strict=True)
+        self._insert({self._id: np.array(self._ids, dtype=object), **dict(values)})
+        self._ids, self._held = [], []
+
+
+def _created(
+    connection: duckdb.DuckDBPyConnection, name: str, columns: Columns
+) -> Callable[[dict[str, npt.NDArray[Any]]], None]:
+    """Create a table; returns what appends columns of values to it."""
     declared = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
     connection.execute(f"CREATE TABLE {name} ({declared})")
-    if rows:
-        values = [[row[column] for row in rows] for column in columns]
-        lists = ", ".join(f"unnest(?::{kind}[])" for kind in columns.values())
-        connection.execute(f"INSERT INTO {name} SELECT {lists}", values)
+
+    def insert(values: dict[str, npt.NDArray[Any]]) -> None:
+        connection.register("batch", values)
+        connection.execute(f"INSERT INTO {name} SELECT * FROM batch")
+        connection.unregister("batch")
+
+    return insert
 
 
-def _run_row(results: Path, stored: Stored) -> dict[str, Any]:
-    record, config = stored.record, stored.record.config
-    denoiser = config.registers.denoiser
-    none = config.without_registers()
-    samples = record.samples
-    return {
-        "record_id": stored.record_id,
-        "run_id": record.run_id,
-        "arm_id": config.arm_id,
-        "none_run_id": none.run_id,
-        "none_arm_id": none.arm_id,
-        "created": record.created,
-        "path": str(stored.path.relative_to(results)),
-        "status": record.status,
-        "diverged_at_step": record.diverged_at_step,
-        "task": config.task.name,
-        "data_fingerprint": config.task.data_fingerprint,
-        "protocol": record.conditions.words(),
-        "backbone": config.backbone,
-        "exact_name": config.exact_name + (" on stand-in latents" if config.latents.kind == "stand-in" else ""),
-        "registers": config.registers.preset,
-        "stages": stages(config),
-        "count": denoiser and denoiser.count,
-        "start_block": denoiser and denoiser.start_block,
-        "seed": config.seed,
-        "steps": config.training_steps,
-        "commit": record.provenance.commit,
-        "dirty": record.provenance.dirty,
-        "device": record.provenance.device,
-        "samples": samples and str(stored.path.with_name(samples.file).relative_to(results)),
-        "notes": "\n".join(record.notes),
-        "config": config.model_dump_json(),
-        "provenance": record.provenance.model_dump_json(),
-        "conditions": record.conditions.model_dump_json(),
-        "circumstances": record.circumstances.model_dump_json(),
-    }
-
-
-def _evaluation_row(results: Path, stored: StoredEvaluation) -> dict[str, Any]:
-    record = stored.record
-    return {
-        "record_id": stored.record_id,
-        "evaluation_id": record.evaluation_id,
-        "run_id": record.run_id,
-        "created": record.created,
-        "path": str(stored.path.relative_to(results)),
-        "title": record.title or record.images.name,
-        "images": record.images.model_dump_json(),
-        "protocol": record.conditions.words(),
-        "conditions": record.conditions.model_dump_json(),
-        "circumstances": record.circumstances.model_dump_json(),
-        "declared": "\n".join(record.declared),
-        "notes": "\n".join(record.notes),
-        "provenance": record.provenance.model_dump_json(),
-    }
-
-
-def _measurement_row(stored: Stored | StoredEvaluation, measurement: Measurement) -> dict[str, Any]:
-    basis = measurement.basis or Basis()
-    return {
-        "record_id": stored.record_id,
-        **measurement.model_dump(include={"name", "value", "unit", "better", "num_images", "note", "standard_error"}),
-        "parts": json.dumps(measurement.parts),
-        "key": stored.record.key(measurement).digest,
-        "title": _title(measurement.name, measurement.basis),
-        "basis": measurement.basis and measurement.basis.model_dump_json(),
-        "reference": basis.reference and basis.reference.name,
-        "extractor": basis.extractor and basis.extractor.name,
-        "guidance": measurement.basis and basis.guidance.words(),
-    }
-
-
-def _key_row(digest: str, key: Key) -> dict[str, Any]:
-    return {
-        "key": digest,
-        "none_key": key.without_register_guidance().digest,
-        "name": key.metric,
-        "task": key.conditions.task,
-        "title": _title(key.metric, key.basis),
-        "fields": key.model_dump_json(),
-    }
-
-
-def _title(name: str, basis: Basis | None) -> str:
-    """What a column of values is headed by: "fid against val-50k (inception-clean)"."""
-    return f"{name} {basis.words()}".strip() if basis else name
+def _column(values: list[Any], kind: str) -> npt.NDArray[Any]:
+    """The values of a column as DuckDB reads them fast; None is NULL."""
+    if kind not in _OF_SQL:
+        return np.array(values, dtype=object)
+    absent = [value is None for value in values]
+    return np.ma.array([value or 0 for value in values], dtype=_OF_SQL[kind], mask=absent)

@@ -10,11 +10,13 @@ from torch import Tensor
 import dsr
 from dsr import neurons
 from harness import encoder_network
-from harness.bench import Ratio, paired, ratio_of
+from harness.bench import Ratio, in_turns, ratio_of
+from harness.bench_records import BenchCase
 from harness.encoder import Encoder
 from harness.encoder_folder import encoder_named
 from harness.encoders import EncoderDefinition
 from harness.errors import UserError
+from harness.records import Measurement
 from harness.registers import AddedRegisters
 
 
@@ -33,6 +35,19 @@ class EncoderOverhead:
     def shown(self) -> dict[str, Any]:
         """For machines."""
         return asdict(self)
+
+    def case(self) -> BenchCase:
+        """For a record."""
+        return BenchCase(
+            title=f"{self.encoder}, test-time registers ({self.neuron_list}) over none",
+            batch=self.batch_size,
+            compiled=self.compiled,
+            precision="float32",
+            measurements=(
+                Measurement(name="forward_pass_of_none", value=self.seconds, unit="s", better="lower"),
+                Measurement(name="forward_pass_over_none", value=self.ratio.median, unit="ratio", better="lower"),
+            ),
+        )
 
     def report(self) -> str:
         """For a person."""
@@ -60,7 +75,7 @@ def encoder_overhead(named: str, batch_size: int, pairs: int, *, threads: int, c
         )
     pixels = torch.randn(batch_size, definition.channels, definition.image_size, definition.image_size)
     arms = [_forward(definition, registers, pixels, compiled=compiled) for registers in (None, listed.registers())]
-    seconds = paired(arms, pairs, f"{definition.name} forward")
+    seconds = in_turns(arms, pairs, f"{definition.name} forward")
     return EncoderOverhead(
         encoder=definition.name,
         neuron_list=listed.name,

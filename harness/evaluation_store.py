@@ -1,5 +1,6 @@
 """Keep the records of evaluations, each a file of its own, and find them again (no torch)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +53,9 @@ def find_evaluation(results: Path, evaluation_id: str) -> StoredEvaluation | Non
     return found
 
 
-def read_evaluations(results: Path) -> tuple[list[StoredEvaluation], list[Problem]]:
-    """Every record of `results/evaluations`, in the order of their names, and every file that is none."""
-    each = [_read(path) for path in sorted((results / EVALUATIONS).rglob("*.json"))]
-    return [e for e in each if isinstance(e, StoredEvaluation)], [e for e in each if isinstance(e, Problem)]
+def read_each_evaluation(results: Path) -> Iterator[StoredEvaluation | Problem]:
+    """Every file of `results/evaluations`, in the order of their names, one at a time."""
+    return map(_read, sorted((results / EVALUATIONS).rglob("*.json")))
 
 
 def _read(path: Path) -> StoredEvaluation | Problem:

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.bench import Ratio, paired, ratio_of
+from harness.bench import Ratio, in_turns, ratio_of
+from harness.bench_records import BenchCase
 from harness.errors import UserError
 from harness.metrics.frechet import MOST_THREADS, frechet_distance
 from harness.metrics.moments import Moments, moments
+from harness.records import Measurement
 
 SAMPLES_PER_FEATURE = 2
 
@@ -34,6 +36,17 @@ class FrechetSpeed:
     def shown(self) -> dict[str, Any]:
         """For machines."""
         return asdict(self)
+
+    def case(self) -> BenchCase:
+        """For a record."""
+        seconds = {"frechet_distance": self.seconds, "clean_fid": self.seconds_of_clean_fid}
+        return BenchCase(
+            title=f"Fréchet distance of {self.width} features, against clean-fid {self.version}",
+            measurements=(
+                *(Measurement(name=name, value=value, unit="s", better="lower") for name, value in seconds.items()),
+                Measurement(name="clean_fid_over_ours", value=self.faster.median, unit="ratio", better="higher"),
+            ),
+        )
 
     def report(self) -> str:
         """For a person."""
@@ -60,7 +73,7 @@ def compare(width: int, pairs: int) -> FrechetSpeed:
     def theirs_once() -> None:
         values["theirs"] = theirs(a.mean, a.covariance, b.mean, b.covariance)
 
-    seconds = paired([ours_once, theirs_once], pairs, f"Fréchet distance of {width} features")
+    seconds = in_turns([ours_once, theirs_once], pairs, f"Fréchet distance of {width} features")
     return FrechetSpeed(
         width=width,
         pairs=pairs,

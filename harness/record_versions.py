@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from harness.circumstances import circumstances_of
 from harness.comparability import Basis, conditions_of, guidance_used
@@ -21,12 +21,21 @@ def read_record(content: bytes) -> RunRecord:
     Version 1 said of its values in prose what version 2 says in `conditions`, `circumstances` and `basis`.
     """
     try:
+        return RunRecord.model_validate_json(content)
+    except ValidationError:
+        written = _read_first(content)
+        if written is None:
+            raise
+    return RunRecord.model_validate_json(json.dumps(_from_first(written)))
+
+
+def _read_first(content: bytes) -> dict[str, Any] | None:
+    """A record of version 1 as it was written; None for anything else."""
+    try:
         written = json.loads(content)
     except ValueError:
-        return RunRecord.model_validate_json(content)
-    if not (isinstance(written, dict) and written.get("schema_version") == 1):
-        return RunRecord.model_validate_json(content)
-    return RunRecord.model_validate_json(json.dumps(_from_first(written)))
+        return None
+    return written if isinstance(written, dict) and written.get("schema_version") == 1 else None
 
 
 class _First(BaseModel):

@@ -1,5 +1,6 @@
 """Append a record; find and read those that there are (no torch)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -102,9 +103,15 @@ def reason_of(error: ValidationError | OSError) -> str:
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
+def read_each(results: Path) -> Iterator[Stored | Problem]:
+    """Every file below `results/measured`, in the order of their names, one at a time: 10,000 records need not fit."""
+    for path in sorted((results / MEASURED).rglob("*.json")):
+        yield _in_its_place(results, read(path))
+
+
 def read_all(results: Path) -> tuple[list[Stored], list[Problem]]:
-    """Every record below `results/measured`, in the order of their names, and every file that is none."""
-    each = [_in_its_place(results, read(path)) for path in sorted((results / MEASURED).rglob("*.json"))]
+    """`read_each`, apart: every record, and every file that is none."""
+    each = list(read_each(results))
     return [e for e in each if isinstance(e, Stored)], [e for e in each if isinstance(e, Problem)]
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.bench import Timing
 from harness.build import build, guide_config, size_of
 from harness.codec import Codec
-from harness.cost_bench import Timing, cost
+from harness.cost_bench import cost
 from harness.decoders import SIZES, DecoderShape
 from harness.latents import plain_codec
 from harness.mae_decoder import fresh_decoder
