@@ -133,7 +133,7 @@ def _add_arms(parser: Any, backbones: str, example: str) -> None:
         "--compile", choices=MODES, default="both", help="the arms eager, compiled, or both (default: both)"
     )
     parser.add_argument("--precision", choices=("auto", "float32", "tf32", "bf16"), help="instead of the recipe's")
-    add_changes(parser, f"any field, such as {example.partition('--set ')[2]}")
+    add_changes(parser, example.partition("--set ")[2])
     parser.epilog = f"For {example}"
     _add_machine(parser)
 

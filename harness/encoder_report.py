@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.encoder_records import OUTLIER, QUANTILES, EncoderOutliers, LayerOutliers, difference
-from harness.outlier_words import counted, or_absent, share, times, without_empty
-from harness.text_table import columns
+from harness.outlier_words import or_absent, share, times, without_empty
+from harness.text_table import columns, counted
 
 
 def report(outliers: EncoderOutliers) -> str:

@@ -16,7 +16,6 @@ from harness.errors import UserError
 from harness.files import write_whole
 from harness.outlier_records import RULE, OutlierStatistics
 from harness.outlier_report import verdict
-from harness.outlier_words import counted
 from harness.probe_figure import (
     DOTS_PER_INCH,
     FAINT,
@@ -28,6 +27,7 @@ from harness.probe_figure import (
     in_multiples,
     open_matplotlib,
 )
+from harness.text_table import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from harness.denoiser_probing import ProbedDenoiser
 from harness.encoder_records import OUTLIER
 from harness.outlier_records import RULE, TAU, OutlierStatistics, worst_of
-from harness.outlier_words import ABSENT, counted, or_absent, share, times, without_empty
-from harness.text_table import columns
+from harness.outlier_words import ABSENT, or_absent, share, times, without_empty
+from harness.text_table import columns, counted
 
 
 def report(probed: ProbedDenoiser) -> str:

@@ -20,11 +20,6 @@ def or_absent(value: float | None, say: Callable[[float], str]) -> str:
     return ABSENT if value is None else say(value)
 
 
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: "1 image", "2 images"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def without_empty(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     """The columns that have an entry below their heading."""
     kept = [index for index in range(len(rows[0])) if any(row[index] != ABSENT for row in rows[1:])]

@@ -10,6 +10,7 @@ from harness.arguments import add_changes, print_json
 from harness.errors import UserError
 from harness.progress import say
 from harness.request_cli import add_carrying_out, add_conditions, request_of
+from harness.text_table import counted
 
 if TYPE_CHECKING:
     from harness.sweep_store import Sweep
@@ -141,14 +142,14 @@ def _show_plan(sweep: "Sweep") -> None:
     from harness.sweep_estimate import Estimates, said_in_all
     from harness.sweep_launch import look
     from harness.sweep_status import statuses
-    from harness.sweep_table import counted, plan
+    from harness.sweep_table import in_all, plan
 
     known = statuses(sweep.runs, look)
     on_gpu = bool(sweep.launch.slurm.gpus if sweep.launch.launcher == "slurm" else sweep.launch.local.gpus)
     asked = Estimates(Path(sweep.runs[0].execution.results), on_gpu=on_gpu)
     estimates = [asked.of(each.config) for each in known if not each.is_over]
     print(plan(known, estimates))
-    print(f"sweep {sweep.name}, {counted(known)}")
+    print(f"sweep {sweep.name}, {in_all(known)}")
     if estimates:
         print(f"estimated: {said_in_all(estimates)}")
     sys.stdout.flush()
@@ -158,18 +159,18 @@ def _start(sweep: "Sweep", runs: Path) -> int:
     """Start what is lacking; the exit code says whether all that was worked on here has its record."""
     from harness.sweep_launch import look, start
     from harness.sweep_status import statuses
-    from harness.sweep_table import counted, table
+    from harness.sweep_table import in_all, table
 
     started = start(sweep, runs)
     if not started:
         print("nothing to start")
         return 0
     if sweep.launch.launcher == "slurm":
-        print(f"{len(started)} runs submitted: python -m harness sweep status {sweep.name} --watch")
+        print(f"{counted(len(started), 'run')} submitted: python -m harness sweep status {sweep.name} --watch")
         return 0
     ended = statuses([each.config for each in started], look)
     without = [each for each in ended if not each.is_over]
-    print(counted(ended))
+    print(in_all(ended))
     if without:
         print(table(without, ended))
         print(f"python -m harness sweep resume {sweep.name}")
@@ -190,10 +191,10 @@ def _status(options: argparse.Namespace) -> None:
     if options.json:
         print_json({"name": sweep.name, "runs": [each.shown() for each in known], "counts": counts(known)})
         return
-    from harness.sweep_table import counted, table
+    from harness.sweep_table import in_all, table
 
     print(table(known, known))
-    print(f"sweep {sweep.name}, {counted(known)}")
+    print(f"sweep {sweep.name}, {in_all(known)}")
     _name_others(options, sweep.name)
 
 
@@ -216,7 +217,7 @@ def _cancel(options: argparse.Namespace) -> None:
 
     sweep = _begun(options)
     cancelled = cancel(sweep)
-    print(f"{len(cancelled)} runs of sweep {sweep.name} cancelled" if cancelled else "nothing to cancel")
+    print(f"{counted(len(cancelled), 'run')} of sweep {sweep.name} cancelled" if cancelled else "nothing to cancel")
 
 
 def _begun(options: argparse.Namespace) -> "Sweep":

@@ -7,7 +7,7 @@ from typing import Any
 from harness.spec import RunConfig
 from harness.sweep_estimate import Estimate
 from harness.sweep_status import Known, counts
-from harness.text_table import columns
+from harness.text_table import columns, counted
 
 SECTIONS = {"network", "latents", "objective", "recipe", "sampler", "protocol", "registers"}
 PLANNED = {"finished": "exists already", "diverged": "exists already (diverged)", "missing": "will start"}
@@ -33,9 +33,9 @@ def table(known: Sequence[Known], all_of: Sequence[Known]) -> str:
     return columns(rows)
 
 
-def counted(known: Sequence[Known]) -> str:
+def in_all(known: Sequence[Known]) -> str:
     """In one line: how many runs there are, and how far."""
-    return f"{len(known)} runs: {', '.join(f'{count} {status}' for status, count in counts(known).items())}"
+    return f"{counted(len(known), 'run')}: {', '.join(f'{count} {status}' for status, count in counts(known).items())}"
 
 
 def by_interest(known: Iterable[Known]) -> list[Known]:

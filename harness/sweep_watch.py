@@ -7,7 +7,7 @@ import time
 from harness.sweep_launch import look
 from harness.sweep_status import Known, statuses
 from harness.sweep_store import Sweep
-from harness.sweep_table import by_interest, counted, table
+from harness.sweep_table import by_interest, in_all, table
 
 SECONDS_BETWEEN = 2.0
 BACK_TO_TOP = "\x1b[H\x1b[J"
@@ -19,7 +19,7 @@ def watch(sweep: Sweep) -> None:
     said = ""
     while True:
         known = statuses(sweep.runs, look)
-        line = f"sweep {sweep.name}, {counted(known)}"
+        line = f"sweep {sweep.name}, {in_all(known)}"
         if sys.stdout.isatty():
             print(f"{BACK_TO_TOP}{fitting(known)}\n{line}", flush=True)
         elif line != said:

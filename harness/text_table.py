@@ -1,4 +1,4 @@
-"""Rows of text in aligned columns (no torch)."""
+"""Text for people: aligned columns, counted nouns (no torch)."""
 
 from collections.abc import Sequence
 
@@ -8,3 +8,8 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 image", "2 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -16,7 +16,7 @@ from harness.resolve import Request, resolve
 from harness.run_state import Attempt, RunState, Status, note, note_job, write_state
 from harness.spec import Execution, RunConfig
 from harness.sweep_status import Known, SeenJob, counts, statuses
-from harness.sweep_table import by_interest, counted, plan, table
+from harness.sweep_table import by_interest, in_all, plan, table
 from harness.sweep_watch import fitting
 
 NOW = datetime.now(UTC)
@@ -210,7 +210,7 @@ def test_launchers_are_asked_once_about_all(tmp_path: Path) -> None:
     found = statuses(configs, launchers)
     assert launchers.asked == [["slurm:7_0", "slurm:7_1", "slurm:7_2"]]
     assert counts(found) == {"queued": 3, "missing": 1}
-    assert counted(found) == "4 runs: 3 queued, 1 missing"
+    assert in_all(found) == "4 runs: 3 queued, 1 missing"
 
 
 def test_tables_show_each_run_and_what_is_done_about_it(tmp_path: Path) -> None:
