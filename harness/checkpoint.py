@@ -2,6 +2,7 @@
 
 import math
 import random
+import secrets
 import time
 from pathlib import Path
 from typing import IO, Any, cast
@@ -15,7 +16,7 @@ from harness.progress import say
 from harness.weights import read_tensors
 
 KEPT = 2
-STAGED = "staged.pt"
+STAGED = "staged"
 SET_ASIDE = "damaged"
 SECONDS_BETWEEN = 2.0
 MOST_OVERHEAD = 0.05
@@ -34,8 +35,11 @@ class Checkpoints:
         self.notes: list[str] = []
         self._last = -math.inf
         self._cost = 0.0
+        self._damaged: list[Path] = []
         if folder.exists():
             sweep_parts(folder)
+            for staged in folder.glob(f"{STAGED}-*.pt"):
+                staged.unlink(missing_ok=True)
 
     def due(self) -> bool:
         """Whether it is time for another: at once, then every two seconds, at most a twentieth of the time."""
@@ -44,7 +48,10 @@ class Checkpoints:
     def save(self, step: int, state: State) -> None:
         """Write a checkpoint whole, then drop all but the last two."""
         started = time.monotonic()
-        staged = self.folder / STAGED
+        for damaged in self._damaged:
+            damaged.rename(damaged.with_name(f"{SET_ASIDE}-{damaged.name}"))
+        self._damaged = []
+        staged = self.folder / f"{STAGED}-{secrets.token_hex(4)}.pt"
         write_whole(staged, lambda part: _write(part, state | self._about(step)))
         staged.rename(self.folder / (f"step-{step:09d}-{_digest(staged)}.pt"))
         force_to_disk(self.folder)
@@ -56,7 +63,8 @@ class Checkpoints:
     def load(self) -> State | None:
         """The newest state that is whole, its random generators set again; None where there is no checkpoint yet.
 
-        A damaged checkpoint is set aside and noted where an older one is whole.  Raises UserError where none is.
+        A damaged checkpoint is noted where an older one is whole, and set aside with the next save: several processes
+        may load.  Raises UserError where none is whole.
         """
         files = self._files()
         if not files:
@@ -64,8 +72,8 @@ class Checkpoints:
         state, damaged = _newest_whole(files)
         _restore_random_states(state["rng"])
         self.notes = state["notes"]
+        self._damaged = damaged
         for file in damaged:
-            file.rename(file.with_name(f"{SET_ASIDE}-{file.name}"))
             self.notes.append(f"the checkpoint {file.name} was damaged: went on from step {state['step']}")
             say(f"{file} is damaged: going on from step {state['step']}")
         if state["origin"] != self.origin:

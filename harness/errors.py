@@ -46,6 +46,8 @@ _DISK_TROUBLE = {
     errno.EISDIR: "a folder stands where a file is wanted: move it away",
     errno.EFBIG: "the file would be larger than that disk or your limits allow",
     errno.EIO: "the disk does not answer as it should: copy what it still gives elsewhere",
+    errno.ESTALE: "the file server was restarted, or the folder is another now: mount it again",
+    errno.ETIMEDOUT: "the file server does not answer: try again later",
     errno.ENAMETOOLONG: "that path is too long: choose a shorter one",
 }
 

@@ -69,13 +69,13 @@ class Heartbeat:
                 self._write()
 
     def _write(self) -> None:
-        """Keep the state; on a full disk the run itself will say so."""
+        """Keep the state; what is wrong with the disk the run itself will find and say."""
         if self._is_lost:
             return
         with self._lock:
             state = self._state.model_copy(update={"updated": datetime.now(UTC)})
-            with contextlib.suppress(UserError):
-                write_state(self._folder, state)
+        with contextlib.suppress(UserError, OSError):
+            write_state(self._folder, state)
 
     def __enter__(self) -> Self:
         self._write()

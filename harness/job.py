@@ -12,12 +12,12 @@ from harness.frozen import Frozen
 from harness.lease import Taken
 from harness.progress import say
 from harness.run import advance, follow
-from harness.run_state import note, read_state
+from harness.run_state import is_cancelled, note, read_state
 from harness.signals import TERMINATED, terminable
 from harness.spec import RunConfig
 from harness.workspace import Worker, of
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+BAD_INPUT, INTERRUPTED = 2, 130
 
 
 class Job(Frozen):
@@ -36,7 +36,7 @@ def carry_out(job: Job, name: str, restart: int = 0) -> None:
     worker = Worker(name, restart)
     with joined(job.config.execution) as world:
         until_trained = job.part == "train"
-        if world.by_first(lambda: _is_cancelled(job.config)):
+        if world.by_first(lambda: is_cancelled(of(job.config).folder)):
             say(f"run {job.config.run_id} was cancelled before it began")
             return
         if not world.is_first:
@@ -72,11 +72,6 @@ def _here(job: Job) -> Job:
     """The same job as this process takes part in it, where torchrun started several."""
     execution = job.config.execution.model_copy(update=torchrun.told())
     return job.model_copy(update={"config": job.config.model_copy(update={"execution": execution})})
-
-
-def _is_cancelled(config: RunConfig) -> bool:
-    state = read_state(of(config).folder)
-    return state is not None and state.status == "cancelled"
 
 
 def _require_progress(config: RunConfig, worker: Worker) -> None:

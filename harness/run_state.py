@@ -72,6 +72,12 @@ def note(folder: Path, status: Status, reason: str = "") -> None:
     write_state(folder, known.model_copy(update={"status": status, "reason": reason, "updated": now}))
 
 
+def is_cancelled(folder: Path) -> bool:
+    """Whether somebody cancelled the run before it began, or in the middle of it."""
+    state = read_state(folder)
+    return state is not None and state.status == "cancelled"
+
+
 def note_job(folder: Path, job: str) -> None:
     """Add the launcher's name of a job that works on this run, or is going to."""
     try:

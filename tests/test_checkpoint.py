@@ -43,6 +43,9 @@ def test_the_one_before_is_taken_and_the_damage_noted(tmp_path: Path, damage: ob
     assert state is not None
     assert (state["step"], float(state["model"]["w"])) == (10, 10.0)
     assert checkpoints.notes == [f"the checkpoint {newest.name} was damaged: went on from step 10"]
+    of_another_process = Checkpoints(tmp_path, "here").load()
+    assert of_another_process is not None, "several may load before one saves"
+    assert of_another_process["step"] == 10
     checkpoints.save(12, _state(12.0))
     assert [int(f.name.split("-")[1]) for f in sorted(tmp_path.glob("step-*.pt"))] == [10, 12]
     assert (tmp_path / f"damaged-{newest.name}").exists(), "what is damaged is kept for whoever wants to know why"

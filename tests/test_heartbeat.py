@@ -1,5 +1,6 @@
 """Whoever looks into a run's folder sees how far it is, and how it ended."""
 
+import errno
 import os
 import time
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from harness.errors import UserError
 from harness.heartbeat import Heartbeat
 from harness.lease import Taken, holder, take
 from harness.progress import Progress
-from harness.run_state import Attempt, RunState, jobs_of, note, note_job, read_state
+from harness.run_state import Attempt, RunState, jobs_of, note, note_job, read_state, write_state
 
 ATTEMPT = Attempt(job="slurm:5_2", restart=0, kept=(0, 0), started=datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -85,6 +86,25 @@ def test_who_was_taken_over_stops_at_the_next_advance_and_writes_no_more(tmp_pat
     with pytest.raises(Taken, match="took over"):
         loses_its_lease()
     assert _state(tmp_path).reason == "the other's"
+
+
+def test_a_disk_that_does_not_answer_for_a_while_stops_no_heart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = take(tmp_path)
+    stale = [OSError(errno.ESTALE, "Stale file handle") for _ in range(3)]
+
+    def stumbles(*arguments: object) -> None:
+        if stale:
+            raise stale.pop()
+        write_state(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(heartbeat, "write_state", stumbles)
+    with Heartbeat(mine, ATTEMPT) as heart:
+        while read_state(tmp_path) is None:
+            time.sleep(0.01)
+        heart.ended("trained")
+    assert not stale
 
 
 def test_attempts_add_up(tmp_path: Path) -> None:

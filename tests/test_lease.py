@@ -1,5 +1,6 @@
 """A folder has one owner at a time, whatever becomes of the last one."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -92,6 +93,21 @@ def test_renewing_keeps_a_lease_alive(tmp_path: Path) -> None:
     renewed = holder(tmp_path)
     assert renewed is not None
     assert renewed.is_alive
+
+
+def test_a_disk_that_refuses_to_take_a_lease_back_lets_it_expire(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = take(tmp_path)
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.utime", refuses)
+        mine.give_back()
+    with pytest.raises(Taken):
+        take(tmp_path)
 
 
 def test_a_lease_without_a_name_holds_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
