@@ -1,7 +1,6 @@
 """Time things in turns: what every bench measures with."""
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from harness.objective import objective_of
 from harness.progress import Progress
 from harness.replicas import compiled as compiled_whole
 from harness.spec import RunConfig
+from harness.stopwatch import seconds_of
 from harness.train import autocast, optimizer_of
 
 WARM_UP = 2
@@ -103,7 +103,9 @@ def training_step(config: RunConfig, batch_size: int, place: Place, *, compiled:
     network = compiled_whole(denoiser) if compiled else denoiser
     optimizer, objective = optimizer_of(config, denoiser), objective_of(config)
     weights = [parameter.detach() for parameter in denoiser.parameters()]
-    ema = [weight.clone() for weight in weights]
+    recipe = config.recipe
+    decays = [decay for decay in (recipe.ema_decay, recipe.second_ema_decay) if decay is not None]
+    averages = [([weight.clone() for weight in weights], decay) for decay in decays]
     channels, side = config.network["in_channels"], config.network["input_size"]
     data, noise = (torch.randn(batch_size, channels, side, side, device=device) for _ in range(2))
     labels_N = torch.arange(batch_size, device=device) % config.network["num_classes"]
@@ -115,8 +117,11 @@ def training_step(config: RunConfig, batch_size: int, place: Place, *, compiled:
             losses_N = objective.loss(lambda x, t_N: network(x, t_N, labels_N), data, noise, times_N, weight)
         optimizer.zero_grad(set_to_none=True)
         losses_N.float().mean().backward()  # type: ignore[no-untyped-call]
+        if recipe.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(denoiser.parameters(), recipe.gradient_clip)
         optimizer.step()
-        torch._foreach_lerp_(ema, weights, 1 - config.recipe.ema_decay)
+        for average, decay in averages:
+            torch._foreach_lerp_(average, weights, 1 - decay)
         place.wait()
 
     return step
@@ -166,13 +171,6 @@ def in_turns(actions: Sequence[Action], rounds: int, title: str) -> list[tuple[f
 def repeated(action: Action, repeats: int, title: str) -> list[float]:
     """Seconds of each of so many runs, after a few to warm up."""
     return [seconds for (seconds,) in in_turns([action], repeats, title)]
-
-
-def seconds_of(action: Action) -> float:
-    """Seconds of one call."""
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
 
 
 def ratio_of(timed: Sequence[tuple[float, ...]], of: int = 1, over: int = 0) -> Ratio:

@@ -1,7 +1,6 @@
 """The verb `bench`: what training, sampling, metrics, the store and the board cost in time."""
 
 import argparse
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,12 @@ from typing import Any
 from harness.arguments import add_changes, add_extractor_weights, names, positive, print_json, whole
 from harness.bench_records import BenchCase, BenchRecord, append_bench
 from harness.errors import UserError
+from harness.processes import cores
 
 BENCHED = "sit-s-2,dit-s-2,jit-b-16,rae-dit-s,rae-dit-dh-s"
 INCEPTION_WIDTH = 2048
+# Enough images to keep the device busy, few enough to be done in a moment.
+CPU_BATCH, GPU_BATCH = 2, 64
 MODES = {"both": (False, True), "off": (False,), "on": (True,)}
 # Flags that say what becomes of the answer, and not what is timed.
 _OF_THE_ANSWER = ("verb", "subject", "bench", "json", "record", "results")
@@ -154,7 +156,9 @@ def _add_repeats(parser: Any, usual: int) -> None:
 
 
 def _add_batch(parser: Any) -> None:
-    parser.add_argument("--batch", type=positive, default=2, help="images at once (default: 2)")
+    parser.add_argument(
+        "--batch", type=positive, help=f"images at once (default: {CPU_BATCH}, and {GPU_BATCH} on a GPU)"
+    )
 
 
 def _add_records(parser: Any) -> None:
@@ -162,6 +166,8 @@ def _add_records(parser: Any) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    if "threads" in options:
+        options.threads = options.threads or cores()
     timed = options.bench(options)
     print_json(timed.shown) if options.json else print(timed.said)
     if options.record:
@@ -185,7 +191,7 @@ def _record(options: argparse.Namespace, timed: Benched) -> BenchRecord:
             device="cpu" if timed.device == "CPU" else "cuda",
             device_name=timed.device,
             precision=timed.precision,
-            threads=settings.get("threads") or _cores(),
+            threads=settings.get("threads", cores()),
             sampling_batch=None,
         ),
     )
@@ -211,15 +217,12 @@ def _spelled(value: Any) -> str:
     return " ".join(value) if isinstance(value, list) else str(value)
 
 
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _training(options: argparse.Namespace) -> Benched:
     from harness.training_bench import training_speed
 
-    found = [training_speed(arms, MODES[options.compile], options.batch, options.repeats) for arms in _arms_of(options)]
+    found = [
+        training_speed(arms, MODES[options.compile], _batch(options), options.repeats) for arms in _arms_of(options)
+    ]
     return _by_backbone(found)
 
 
@@ -261,7 +264,7 @@ def _encoder(options: argparse.Namespace) -> Benched:
 
     return _of_one(
         encoder_overhead(
-            options.encoder, options.batch, options.repeats, threads=options.threads, compiled=options.compile
+            options.encoder, _batch(options), options.repeats, threads=options.threads, compiled=options.compile
         )
     )
 
@@ -285,7 +288,7 @@ def _of_one(timed: Any) -> Benched:
 def _cost(options: argparse.Namespace) -> Benched:
     from harness.cost_bench import cost
 
-    found = [cost(arm, options.batch, options.repeats) for arms in _arms_of(options) for arm in arms]
+    found = [cost(arm, _batch(options), options.repeats) for arms in _arms_of(options) for arm in arms]
     return Benched(
         shown=[each.shown() for each in found],
         said="\n\n".join(each.report() for each in found),
@@ -298,8 +301,16 @@ def _cost(options: argparse.Namespace) -> Benched:
 def _overhead(options: argparse.Namespace) -> Benched:
     from harness.overhead_bench import overhead, report
 
-    found = [overhead(arm, options.batch, options.repeats) for arms in _arms_of(options) for arm in arms]
+    found = [overhead(arm, _batch(options), options.repeats) for arms in _arms_of(options) for arm in arms]
     return Benched([each.shown() for each in found], report(found), [each.case() for each in found])
+
+
+def _batch(options: argparse.Namespace) -> int:
+    from harness.machine import find_device
+
+    on_gpu = find_device(getattr(options, "device", "cpu")).type == "cuda"
+    options.batch = options.batch or (GPU_BATCH if on_gpu else CPU_BATCH)
+    return int(options.batch)
 
 
 def _arms_of(options: argparse.Namespace) -> list[list[Any]]:

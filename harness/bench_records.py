@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +30,9 @@ class Quartiles(Frozen):
     median: PositiveFloat
     first_quartile: PositiveFloat
     third_quartile: PositiveFloat
+
+    def __str__(self) -> str:
+        return f"{self.median:.4g} ({self.first_quartile:.4g} to {self.third_quartile:.4g})"
 
 
 class BenchCase(Frozen):
@@ -107,9 +110,10 @@ def seconds_per_training_image(
 ) -> float | None:
     """What training takes for an image, by the records of `bench training --record` on devices of that name.
 
-    Where the run's own network and registers were timed, the newest such timing counts, compiled or not as the run is
-    if there is one.  Otherwise `gflops`, those of a configuration's forward pass, scales the timing that is nearest in
-    operations; without it, and where nothing was timed on such a device, the answer is None.  `device_name` is that of
+    Where the run's own network and registers were timed, that counts; otherwise `gflops`, those of a configuration's
+    forward pass, scales the timing that is nearest in operations; without it, and where nothing was timed on such a
+    device, the answer is None.  Of several timings that counts which is like the run: compiled or not, of its
+    precision, and nearest to what one of its processes has of a batch; the newest of equals.  `device_name` is that of
     CUDA, or "CPU" for any: the timing's threads are no part of it.
     """
     stored, _ = read_benches(results)
@@ -121,23 +125,30 @@ def seconds_per_training_image(
         for case in record.cases
         if case.images_per_second is not None
     ]
-    own = _as_compiled_as(config, [case for case in cases if case.is_of(config)])
+    own = [case for case in cases if case.is_of(config)]
     if own:
-        return _seconds_per_image(own[0])
-    return _scaled(config, cases, gflops(config)) if gflops else None
+        return _seconds_per_image(min(own, key=lambda case: _unlikeness(case, config, device_name)))
+    return _scaled(config, cases, device_name, gflops(config)) if gflops else None
 
 
-def _as_compiled_as(config: RunConfig, cases: Sequence[BenchCase]) -> Sequence[BenchCase]:
-    """Those that were compiled, or not, as the run is; all where there are none."""
-    return [case for case in cases if bool(case.compiled) == config.execution.compiled] or cases
+def _unlikeness(case: BenchCase, config: RunConfig, device_name: str) -> tuple[bool, bool, float]:
+    """How far a timing is from what a run does; sorted, the nearest is first."""
+    execution, precision = config.execution, config.recipe.precision
+    if precision == "auto":
+        precision = "float32" if device_name == "CPU" else "bf16"
+    piece = max(1, config.recipe.batch_size // (execution.processes * execution.accumulate))
+    is_otherwise_compiled = bool(case.compiled) != execution.compiled
+    return is_otherwise_compiled, case.precision != precision, abs(math.log((case.batch or 1) / piece))
 
 
-def _scaled(config: RunConfig, cases: Iterable[BenchCase], gflops: float) -> float | None:
-    """By operations, from the case whose network is nearest in them."""
-    counted = [(case, case.gflops) for case in _as_compiled_as(config, list(cases)) if case.gflops is not None]
+def _scaled(config: RunConfig, cases: Iterable[BenchCase], device_name: str, gflops: float) -> float | None:
+    """By operations, from the case that is most like the run, and of those the nearest in operations."""
+    counted = [(case, case.gflops) for case in cases if case.gflops is not None]
     if not counted:
         return None
-    nearest, its_gflops = min(counted, key=lambda each: abs(math.log(each[1] / gflops)))
+    nearest, its_gflops = min(
+        counted, key=lambda each: (*_unlikeness(each[0], config, device_name)[:2], abs(math.log(each[1] / gflops)))
+    )
     return _seconds_per_image(nearest) * gflops / its_gflops
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from harness.bench_records import BenchCase
 from harness.errors import UserError
 from harness.published import PUBLISHED
 from harness.records import Measurement
+from harness.stopwatch import seconds_of
 from harness.store_bench import filled
 from harness.text_table import columns
 from leaderboard import queries
@@ -108,11 +108,5 @@ def _questions(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str,
 
 
 def _answer(question: str, ask: Callable[[], Any]) -> Answer:
-    first, *later = [_seconds_of(ask) for _ in range(1 + AGAIN)]
+    first, *later = [seconds_of(ask) for _ in range(1 + AGAIN)]
     return Answer(question, first, statistics.median(later))
-
-
-def _seconds_of(ask: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    ask()
-    return time.perf_counter() - started

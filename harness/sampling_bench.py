@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.bench import Action, Place, Ratio, Timing, in_turns, ratio_of, seconds_of
+from harness.bench import Action, Place, Ratio, Timing, in_turns, ratio_of
 from harness.bench_records import BenchCase
 from harness.build import build, guide_config, size_of
 from harness.latents import PixelCodec
@@ -15,6 +15,7 @@ from harness.metrics import cost
 from harness.records import Measurement
 from harness.sample import Sampled, sample
 from harness.spec import PixelLatents, RunConfig
+from harness.stopwatch import seconds_of
 from harness.text_table import columns
 
 
@@ -84,17 +85,13 @@ class SamplingSpeed:
         """A line for each arm."""
         head = ["arm", "img/s", "forward passes", "seconds over the first", "first batch"]
         rows = [
-            [arm.title, self._images_per_second(arm), _passes(arm), str(arm.ratio), f"{arm.first_batch:.3g} s"]
+            [arm.title, str(arm.batch.per_second(self.batch)), _passes(arm), str(arm.ratio), f"{arm.first_batch:.3g} s"]
             for arm in self.arms
         ]
         return (
             f"{columns([head, *rows])}\n{self.place.name}, {self.place.precision}, batch {self.batch}, no decoder\n"
             f"img/s: median (first to third quartile) of {self.rounds} rounds in turns"
         )
-
-    def _images_per_second(self, arm: Arm) -> str:
-        speed = arm.batch.per_second(self.batch)
-        return f"{speed.median:.4g} ({speed.first_quartile:.4g} to {speed.third_quartile:.4g})"
 
     def _arm_shown(self, arm: Arm) -> dict[str, Any]:
         return {

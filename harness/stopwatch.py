@@ -1,11 +1,20 @@
-"""Seconds of a phase, over all the attempts that it took."""
+"""Seconds: of one call, or of a phase over all the attempts that it took."""
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from harness.files import write_text
+
+
+def seconds_of(action: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
 
 
 class Stopwatch:

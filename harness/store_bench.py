@@ -4,8 +4,7 @@ import multiprocessing
 import resource
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from harness import database, store
 from harness.bench_records import BenchCase
 from harness.records import Measurement
+from harness.stopwatch import seconds_of
 from harness.synthetic_records import synthetic, write_synthetic
 from harness.text_table import columns
 
@@ -78,8 +78,8 @@ def store_speed(results: Path, count: int) -> StoreSpeed:
             idle_memory = alone.submit(_most_memory).result()
             rebuild, memory = alone.submit(_rebuild, folder).result()
         further = list(synthetic(folder, count + ALONE))[count:]
-        append = _seconds_of(lambda: [store.append(folder, record, None) for record in further])
-        find = _seconds_of(lambda: [store.find(folder, record.config) for record in further])
+        append = seconds_of(lambda: [store.append(folder, record, None) for record in further])
+        find = seconds_of(lambda: [store.find(folder, record.config) for record in further])
     return StoreSpeed(count, size / 2**20, append / ALONE, find / ALONE, rebuild, memory, idle_memory)
 
 
@@ -94,7 +94,7 @@ def filled(results: Path, count: int) -> Iterator[Path]:
 
 def _rebuild(folder: Path) -> tuple[float, float]:
     """Seconds, and the most memory of this process."""
-    seconds = _seconds_of(lambda: database.rebuild(folder))
+    seconds = seconds_of(lambda: database.rebuild(folder))
     return seconds, _most_memory()
 
 
@@ -109,9 +109,3 @@ def _most_memory() -> float:
         return int(line.split()[1]) / 2**10
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
-
-
-def _seconds_of(action: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started

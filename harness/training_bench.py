@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from harness.bench import Place, Ratio, Timing, in_turns, ratio_of, seconds_of, training_step
+from harness.bench import Place, Ratio, Timing, in_turns, ratio_of, training_step
 from harness.bench_records import BenchCase
 from harness.build import size_of
 from harness.metrics import cost
 from harness.records import Measurement
 from harness.spec import RunConfig
+from harness.stopwatch import seconds_of
 from harness.text_table import columns
 
 # A product of matrices that keeps any GPU busy, and how often it is done at once.
@@ -99,7 +100,7 @@ class TrainingSpeed:
                 arm.config.exact_name,
                 arm.config.registers.preset,
                 arm.how,
-                self._images_per_second(arm),
+                str(arm.step.per_second(self.batch)),
                 str(arm.ratio),
                 f"{arm.operations:.3f}",
                 f"{arm.first_step:.3g} s",
@@ -113,10 +114,6 @@ class TrainingSpeed:
             f"img/s: median (first to third quartile) of {self.rounds} rounds in turns; seconds over those of the "
             "first arm: median (least to greatest) of the rounds"
         )
-
-    def _images_per_second(self, arm: Arm) -> str:
-        speed = arm.step.per_second(self.batch)
-        return f"{speed.median:.4g} ({speed.first_quartile:.4g} to {speed.third_quartile:.4g})"
 
     def _heads(self) -> list[str]:
         return list(_known(self.arms[0]))
