@@ -93,20 +93,22 @@ def _write(path: Path, state: State) -> None:
         try:
             torch.save(state, cast(IO[bytes], sink))
         except RuntimeError as error:
-            raise sink.trouble or error from error
+            # What torch.save says of a signal outside our own code is that its file is too short.
+            is_signal = isinstance(error.__context__, KeyboardInterrupt | SystemExit)
+            raise sink.trouble or (is_signal and error.__context__) or error from error
 
 
 class _Sink:
-    """A file that remembers why it could not be written, which torch.save does not pass on."""
+    """A file that remembers why it could not be written, which torch.save does not pass on; a signal may be why."""
 
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
-        self.trouble: OSError | None = None
+        self.trouble: BaseException | None = None
 
     def write(self, content: bytes) -> int:
         try:
             return self._out.write(content)
-        except OSError as error:
+        except (OSError, KeyboardInterrupt, SystemExit) as error:
             self.trouble = error
             raise
 

@@ -87,6 +87,10 @@ class Heartbeat:
         self._watching.__exit__(None, None, None)
         self._over.set()
         self._thread.join()
+        self._is_lost = self._is_lost or not self._lease.is_held()
+        if self._is_lost and isinstance(error, Exception):
+            # What went wrong may be no more than the new owner's tidying.
+            self.require()
         if error is not None:
             self.ended(*_how(error))
         elif self._state.status == "running":

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import database, store, workspace
+from harness import database, lease, store, workspace
 from harness.distributed import ALONE, World
 from harness.errors import UserError
 from harness.files import require_writable
 from harness.progress import say
 from harness.records import RunRecord
+from harness.run_state import note, read_state
 from harness.spec import RunConfig
 from harness.workspace import BY_HAND, Worker, Workspace
 
@@ -48,6 +49,7 @@ def advance(
     with _others_waiting(world) as call:
         stored = store.find(results, config)
         if stored is not None and not again:
+            _tie_up(results, config, stored.record)
             _judge_further(config, stored.record)
             return Outcome(stored.record, stored.path, is_new=False, none=_matched_none(results, config))
         require_writable(results)
@@ -99,6 +101,16 @@ def _kept(results: Path, space: Workspace, *, again: bool) -> RunRecord | None:
         space.clear()
         return None
     return record
+
+
+def _tie_up(results: Path, config: RunConfig, record: RunRecord) -> None:
+    """Do what was left to do where an attempt was killed right after it had appended the record."""
+    folder = workspace.of(config).folder
+    state, holder = read_state(folder), lease.holder(folder)
+    if state is None or state.status == record.status or (holder is not None and holder.is_alive):
+        return
+    database.rebuild(results)
+    note(folder, record.status)
 
 
 def _judge_further(config: RunConfig, record: RunRecord) -> None:

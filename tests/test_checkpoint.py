@@ -1,5 +1,6 @@
 """A damaged checkpoint costs the steps since the one before it, and no more."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,16 @@ def test_a_training_does_not_start_anew_by_itself_where_all_are_damaged(tmp_path
         Checkpoints(tmp_path, "here").load()
     assert "delete them all" in caught.value.remedy
     assert len(list(tmp_path.glob("step-*.pt"))) == 2
+
+
+def test_a_signal_in_the_middle_of_a_save_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(io.FileIO):
+        def write(self, content: object) -> int:
+            raise KeyboardInterrupt
+
+    def opened(path: Path, mode: str) -> Interrupted:
+        return Interrupted(path, mode)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(KeyboardInterrupt):
+        Checkpoints(tmp_path, "here").save(1, _state(1.0))

@@ -88,6 +88,20 @@ def test_who_was_taken_over_stops_at_the_next_advance_and_writes_no_more(tmp_pat
     assert _state(tmp_path).reason == "the other's"
 
 
+def test_who_stumbles_over_the_new_owner_says_that_it_was_taken_over(tmp_path: Path) -> None:
+    mine = take(tmp_path)
+
+    def stumbles() -> None:
+        with Heartbeat(mine, ATTEMPT):
+            (tmp_path / "lease-000000002.json").touch()
+            note(tmp_path, "running", "the other's")
+            raise FileNotFoundError("swept away")
+
+    with pytest.raises(Taken, match="took over"):
+        stumbles()
+    assert _state(tmp_path).reason == "the other's"
+
+
 def test_a_disk_that_does_not_answer_for_a_while_stops_no_heart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,3 +156,23 @@ def test_a_run_is_not_taken_from_a_process_that_lives_elsewhere(tmp_path: Path) 
     os.utime(path, (1e9, 1e9))
     carry_out(Job(config=config), "slurm:1_0")
     assert _records(config) == 1
+
+
+def test_what_a_kill_right_after_the_record_left_undone_is_done(tmp_path: Path) -> None:
+    config = quick_config(tmp_path)
+    carry_out(Job(config=config), "slurm:1_0")
+    database = Path(config.execution.results) / "leaderboard.duckdb"
+    database.unlink()
+    note(of(config).folder, "running")
+    carry_out(Job(config=config), "slurm:1_0", restart=1)
+    assert _status(config).status == "finished"
+    assert database.exists()
+    assert _records(config) == 1
+
+
+def test_the_next_owner_removes_what_was_half_written(tmp_path: Path) -> None:
+    config = quick_config(tmp_path)
+    of(config).folder.mkdir(parents=True)
+    (of(config).folder / ".record.json.0123.part").write_text("{")
+    carry_out(Job(config=config), "slurm:1_0")
+    assert not list(of(config).folder.glob(".*.part"))
