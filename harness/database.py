@@ -4,9 +4,9 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,21 @@ from harness.database_rows import Columns, Row
 from harness.errors import UserError, disk_error
 from harness.evaluation_store import read_each_evaluation
 from harness.published import CLAIM_COLUMNS, PUBLISHED_COLUMNS, claim_rows, published_rows, read_published
-from harness.store import Problem, read_each
+from harness.record_rows import take_all
+from harness.store import Problem
 
 DATABASE = "leaderboard.duckdb"
 
-# So many rows of a table wait in memory at most, whatever number of records there is, and those of one record.
-ROWS_HELD = 20_000
+# So many rows or numbers of a table wait in memory at most, whatever number of records there is, and those of the
+# files that are read at once.
+ROWS_HELD = 4_000
+NUMBERS_HELD = 200_000
+
+# A second thread of DuckDB gains nothing beside the reading of records; what exceeds the memory waits beside the file.
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {"threads": 1, "memory_limit": "128MB"}
+
+# What DuckDB makes of a disk that is full, read-only or gone.
+_TROUBLE = (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException, duckdb.TransactionException)
 
 _OF_SQL: dict[str, Any] = {"INTEGER": np.int32, "BIGINT": np.int64, "DOUBLE": np.float64, "BOOLEAN": np.bool_}
 
@@ -50,19 +59,22 @@ def rebuild(results: Path) -> Index:
         results.mkdir(parents=True, exist_ok=True)
         with (results / f".{DATABASE}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # or a slow rebuild would put back an older view
-            with contextlib.closing(duckdb.connect(str(part))) as connection:
+            _sweep(results, f".{DATABASE}.*.part*")
+            with contextlib.closing(duckdb.connect(str(part), config=_SETTINGS)) as connection:
+                connection.begin()  # as one change: else DuckDB writes again what it wrote of a table so far
                 records, problems = _fill(connection, results)
+                connection.commit()
+                connection.execute("CHECKPOINT")  # when it closes, DuckDB says nothing of a disk that is full
             os.replace(part, database)
     except OSError as error:
         raise disk_error(database, error) from error
-    except (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException) as error:
+    except _TROUBLE as error:
         raise UserError(
             f"{database} could not be written: {str(error).splitlines()[0]}",
             "the records are safe; free space or mend permissions, then run `python -m harness index`",
         ) from error
     finally:
-        for leftover in results.glob(f"{part.name}*"):
-            leftover.unlink(missing_ok=True)
+        _sweep(results, f"{part.name}*")
     return Index(database, records, problems)
 
 
@@ -76,6 +88,15 @@ def snapshot(database: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def _sweep(results: Path, pattern: str) -> None:
+    """Remove what a rebuild leaves beside its database: this one, or one that was killed."""
+    for leftover in results.glob(pattern):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
 def _fill(connection: duckdb.DuckDBPyConnection, results: Path) -> tuple[int, list[Problem]]:
     """Every table; returns how many runs there are, and every file that is no record.
 
@@ -83,10 +104,10 @@ def _fill(connection: duckdb.DuckDBPyConnection, results: Path) -> tuple[int, li
     """
     measured = rows.MeasurementRows()
     measurements = _Table(connection, "measurements", rows.MEASUREMENTS)
-    records, problems = _fill_runs(connection, results, measured, measurements)
+    records, problems, keys = _fill_runs(connection, results, measurements)
     problems += _fill_evaluations(connection, results, measured, measurements)
     measurements.flush()
-    _whole(connection, "keys", rows.KEYS, measured.keys())
+    _whole(connection, "keys", rows.KEYS, (measured.keys | keys).values())
     stored, unread = read_benches(results)
     _whole(connection, "benches", rows.BENCHES, (row for each in stored for row in rows.bench_rows(results, each)))
     published = read_published(results)
@@ -98,25 +119,26 @@ def _fill(connection: duckdb.DuckDBPyConnection, results: Path) -> tuple[int, li
 
 
 def _fill_runs(
-    connection: duckdb.DuckDBPyConnection, results: Path, measured: rows.MeasurementRows, measurements: "_Table"
-) -> tuple[int, list[Problem]]:
+    connection: duckdb.DuckDBPyConnection, results: Path, measurements: "_Table"
+) -> tuple[int, list[Problem], dict[str, Row]]:
+    """How many runs there are, the files that are no record, and the comparability keys."""
     runs = _Table(connection, "runs", rows.RUNS)
     outliers = _Numbers(connection, "outliers", rows.OUTLIERS)
     curves = _Numbers(connection, "loss_curves", rows.CURVES)
     records, problems = 0, []
-    for found in read_each(results):
-        if isinstance(found, Problem):
-            problems.append(found)
-            continue
-        records += 1
-        runs.add([rows.run_row(results, found)])
-        measurements.add(measured.of(found))
-        outliers.add(found.record_id, rows.outlier_numbers(found))
-        curves.add(found.record_id, found.record.loss_curve)
+    keys: dict[str, Row] = {}
+    for taken in take_all(results):
+        records += len(taken.runs)
+        problems += taken.problems
+        keys |= {digest: row for digest, row in taken.keys.items() if digest not in keys}
+        runs.add(taken.runs)
+        measurements.add(taken.measurements)
+        outliers.add(taken.outliers)
+        curves.add(taken.curves)
     runs.flush()
     outliers.flush()
     curves.flush()
-    return records, problems
+    return records, problems, keys
 
 
 def _fill_evaluations(
@@ -128,8 +150,8 @@ def _fill_evaluations(
         if isinstance(found, Problem):
             problems.append(found)
             continue
-        evaluations.add([rows.evaluation_row(results, found)])
-        measurements.add(measured.of(found))
+        evaluations.add([rows.cells(rows.EVALUATIONS, rows.evaluation_row(results, found))])
+        measurements.add(rows.cells(rows.MEASUREMENTS, row) for row in measured.of(found))
     evaluations.flush()
     return problems
 
@@ -137,7 +159,7 @@ def _fill_evaluations(
 def _whole(connection: duckdb.DuckDBPyConnection, name: str, columns: Columns, found: Iterable[Row]) -> None:
     """A table that is filled at once."""
     table = _Table(connection, name, columns)
-    table.add(found)
+    table.add(rows.cells(columns, row) for row in found)
     table.flush()
 
 
@@ -145,13 +167,13 @@ class _Table:
     """A table that is filled some thousand rows at a time, by columns: that is how DuckDB takes them in a moment."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, name: str, columns: Columns) -> None:
-        self._columns, self._cells = columns, itemgetter(*columns)
+        self._columns = columns
         self._insert = _created(connection, name, columns)
         self._held: list[tuple[Any, ...]] = []
 
-    def add(self, found: Iterable[Row]) -> None:
-        """Append rows, each with a value for every column."""
-        self._held += map(self._cells, found)
+    def add(self, found: Iterable[tuple[Any, ...]]) -> None:
+        """Append rows, each a value for every column."""
+        self._held += found
         if len(self._held) >= ROWS_HELD:
             self.flush()
 
@@ -175,13 +197,13 @@ class _Numbers:
         self._ids: list[str] = []
         self._held: list[npt.NDArray[np.float64]] = []
 
-    def add(self, record_id: str, found: Sequence[Sequence[float | None]]) -> None:
-        """Append rows, each with a number or None for every column but the id."""
-        if not found:
-            return
-        self._ids += [record_id] * len(found)
-        self._held.append(np.array(found, dtype=np.float64))  # None becomes NaN, which no record holds
-        if len(self._ids) >= ROWS_HELD:
+    def add(self, found: Iterable[tuple[str, npt.NDArray[np.float64]]]) -> None:
+        """Append matrices: a row for each number of the record's columns but the id, NaN where there is none."""
+        for record_id, numbers in found:
+            if len(numbers):
+                self._ids += [record_id] * len(numbers)
+                self._held.append(numbers)
+        if len(self._ids) * len(self._names) >= NUMBERS_HELD:
             self.flush()
 
     def flush(self) -> None:

@@ -6,11 +6,15 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
 from harness.bench_records import BenchCase, StoredBench
 from harness.comparability import Basis, Key
+from harness.evaluation_records import EvaluationRecord
 from harness.evaluation_store import StoredEvaluation
+from harness.identity import Identity
 from harness.outlier_records import OutlierStatistics
-from harness.records import Measurement
+from harness.records import RunRecord
 from harness.stages import stages
 from harness.store import Problem, Stored
 
@@ -116,27 +120,60 @@ BENCHES: Final[Columns] = {
 }
 PROBLEMS: Final[Columns] = {"path": "VARCHAR", "reason": "VARCHAR"}
 
+_BASES = TypeAdapter(list[Basis | None])
 _STATISTICS = itemgetter(*OutlierStatistics.model_fields)
 
 
-def run_row(results: Path, stored: Stored) -> Row:
-    """The row of `runs`."""
-    record, config = stored.record, stored.record.config
+def cells(columns: Columns, row: Row) -> tuple[Any, ...]:
+    """A row's values in the order of its table's columns."""
+    return tuple(row[column] for column in columns)
+
+
+class RunRows:
+    """The rows of `runs`.
+
+    Hundreds of seeds share an arm: what follows from it is worked out once.
+    """
+
+    def __init__(self, results: Path) -> None:
+        self._results = results
+        self._of_arms: dict[Identity, Row] = {}
+
+    def of(self, stored: Stored) -> Row:
+        """That of a record."""
+        record, config = stored.record, stored.record.config
+        identity, samples = stored.identity, record.samples
+        if identity not in self._of_arms:
+            self._of_arms[identity] = _arm_cells(record)
+        return {
+            **self._of_arms[identity],
+            "record_id": stored.record_id,
+            "run_id": record.run_id,
+            "none_run_id": identity.without_registers.run_id(config.seed),
+            "created": record.created,
+            "path": str(stored.path.relative_to(self._results)),
+            "status": record.status,
+            "diverged_at_step": record.diverged_at_step,
+            "seed": config.seed,
+            "commit": record.provenance.commit,
+            "dirty": record.provenance.dirty,
+            "device": record.provenance.device,
+            "samples": samples and str(stored.path.with_name(samples.file).relative_to(self._results)),
+            "notes": "\n".join(record.notes),
+            "config": config.model_dump_json(),
+            "provenance": record.provenance.model_dump_json(),
+            "conditions": record.conditions.model_dump_json(),
+            "circumstances": record.circumstances.model_dump_json(),
+        }
+
+
+def _arm_cells(record: RunRecord) -> Row:
+    """What all runs of an arm have in common, of whatever seed."""
+    config = record.config
     denoiser = config.registers.denoiser
-    arm_id = config.arm_id
-    none = config.without_registers()
-    is_none = none.registers == config.registers
-    samples = record.samples
     return {
-        "record_id": stored.record_id,
-        "run_id": record.run_id,
-        "arm_id": arm_id,
-        "none_run_id": record.run_id if is_none else none.run_id,
-        "none_arm_id": arm_id if is_none else none.arm_id,
-        "created": record.created,
-        "path": str(stored.path.relative_to(results)),
-        "status": record.status,
-        "diverged_at_step": record.diverged_at_step,
+        "arm_id": config.arm_id,
+        "none_arm_id": config.identity.without_registers.arm_id,
         "task": config.task.name,
         "data_fingerprint": config.task.data_fingerprint,
         "protocol": record.conditions.words(),
@@ -146,17 +183,7 @@ def run_row(results: Path, stored: Stored) -> Row:
         "stages": stages(config),
         "count": denoiser and denoiser.count,
         "start_block": denoiser and denoiser.start_block,
-        "seed": config.seed,
         "steps": config.training_steps,
-        "commit": record.provenance.commit,
-        "dirty": record.provenance.dirty,
-        "device": record.provenance.device,
-        "samples": samples and str(stored.path.with_name(samples.file).relative_to(results)),
-        "notes": "\n".join(record.notes),
-        "config": config.model_dump_json(),
-        "provenance": record.provenance.model_dump_json(),
-        "conditions": record.conditions.model_dump_json(),
-        "circumstances": record.circumstances.model_dump_json(),
     }
 
 
@@ -181,53 +208,54 @@ def evaluation_row(results: Path, stored: StoredEvaluation) -> Row:
 
 
 class MeasurementRows:
-    """The rows of `measurements`, and those of `keys` that they name.
+    """The rows of `measurements`, and in `keys` those of the keys that they named so far, by their digests.
 
     Thousands of values share a comparability key: each is spelled out and hashed once.
     """
 
     def __init__(self) -> None:
-        self._judged: dict[tuple[str, str, str | None], Row] = {}
-        self._keys: dict[str, Row] = {}
+        self._judged: dict[tuple[str, tuple[str, ...], bytes], list[Row]] = {}
+        self.keys: dict[str, Row] = {}
 
     def of(self, stored: Stored | StoredEvaluation) -> Iterable[Row]:
         """One for each measurement of a record."""
-        record_id, conditions = stored.record_id, stored.record.conditions.model_dump_json()
-        for measurement in stored.record.measurements:
+        record_id, measurements = stored.record_id, stored.record.measurements
+        for measurement, judged in zip(measurements, self._how_judged(stored.record), strict=True):
             yield {
                 "record_id": record_id,
-                "name": measurement.name,
                 "value": measurement.value,
                 "unit": measurement.unit,
                 "better": measurement.better,
                 "num_images": measurement.num_images,
                 "note": measurement.note,
                 "standard_error": measurement.standard_error,
-                "parts": json.dumps(measurement.parts),
-                **self._how_judged(stored, conditions, measurement),
+                "parts": json.dumps(measurement.parts) if measurement.parts else "{}",
+                **judged,
             }
 
-    def keys(self) -> Iterable[Row]:
-        """One for each key that any measurement had so far."""
-        return self._keys.values()
-
-    def _how_judged(self, stored: Stored | StoredEvaluation, conditions: str, measurement: Measurement) -> Row:
-        basis = measurement.basis.model_dump_json() if measurement.basis else None
-        same = (conditions, measurement.name, basis)
+    def _how_judged(self, record: RunRecord | EvaluationRecord) -> list[Row]:
+        """The cells of each measurement that decide what it is compared with."""
+        names = tuple(measurement.name for measurement in record.measurements)
+        bases = _BASES.dump_json([measurement.basis for measurement in record.measurements])
+        same = (record.conditions.model_dump_json(), names, bases)
         if same not in self._judged:
-            key = stored.record.key(measurement)
-            self._judged[same] = {"key": key.digest, "basis": basis, **_basis_cells(measurement)}
-            self._keys[key.digest] = _key_row(key)
+            self._judged[same] = [self._cells(record.key(measurement)) for measurement in record.measurements]
         return self._judged[same]
 
+    def _cells(self, key: Key) -> Row:
+        if key.digest not in self.keys:
+            self.keys[key.digest] = _key_row(key)
+        return {"name": key.metric, "key": key.digest, **_basis_cells(key)}
 
-def _basis_cells(measurement: Measurement) -> Row:
-    basis = measurement.basis or Basis()
+
+def _basis_cells(key: Key) -> Row:
+    basis = key.basis or Basis()
     return {
-        "title": _title(measurement.name, measurement.basis),
+        "title": _title(key),
+        "basis": key.basis and key.basis.model_dump_json(),
         "reference": basis.reference and basis.reference.name,
         "extractor": basis.extractor and basis.extractor.name,
-        "guidance": measurement.basis and basis.guidance.words(),
+        "guidance": key.basis and basis.guidance.words(),
     }
 
 
@@ -237,14 +265,14 @@ def _key_row(key: Key) -> Row:
         "none_key": key.without_register_guidance().digest,
         "name": key.metric,
         "task": key.conditions.task,
-        "title": _title(key.metric, key.basis),
+        "title": _title(key),
         "fields": key.model_dump_json(),
     }
 
 
-def _title(name: str, basis: Basis | None) -> str:
+def _title(key: Key) -> str:
     """What a column of values is headed by: "fid against val-50k (inception-clean)"."""
-    return f"{name} {basis.words()}".strip() if basis else name
+    return f"{key.metric} {key.basis.words()}".strip() if key.basis else key.metric
 
 
 def outlier_numbers(stored: Stored) -> list[tuple[float | None, ...]]:

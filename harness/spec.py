@@ -1,7 +1,5 @@
 """What a run is, before it runs: frozen data, without torch."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +16,7 @@ from harness.frozen import (
     PositiveInt,
     Seed,
 )
+from harness.identity import Identity, identity_of
 from harness.registers import RegisterConfig
 
 Uint8Rule = Literal["round", "truncate-128", "truncate-255"]
@@ -340,14 +339,17 @@ class RunConfig(Frozen):
 
         The network counts whole: a family that adds a dimension to it makes other runs.
         """
-        return _digest(self._identity())
+        return self.identity.run_id(self.seed)
 
     @property
     def arm_id(self) -> str:
         """The same for every seed, and whichever statistics follow the encoder's registers: nothing else differs."""
-        identity = self._identity()
-        identity.get("latents", {}).pop("statistics", None)
-        return _digest({**identity, "seed": "any"})
+        return self.identity.arm_id
+
+    @property
+    def identity(self) -> Identity:
+        """What the ids rest on, but for the seed."""
+        return identity_of(self.model_dump_json(exclude_defaults=True, exclude={"seed", "execution"}))
 
     @property
     def training_steps(self) -> int:
@@ -367,11 +369,3 @@ class RunConfig(Frozen):
     def published(self) -> "RunConfig":
         """This run as its record keeps it: without the paths and devices of one machine."""
         return self.model_copy(update={"execution": Execution()})
-
-    def _identity(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude_defaults=True, exclude={"execution"})
-
-
-def _digest(identity: dict[str, Any]) -> str:
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

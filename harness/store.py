@@ -1,6 +1,6 @@
 """Append a record; find and read those that there are (no torch)."""
 
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from harness.comparability import conditions_of
 from harness.errors import UserError
-from harness.files import write_bytes, write_text
+from harness.files import write_bytes, write_new
+from harness.identity import Identity
 from harness.record_versions import read_record
 from harness.records import RunRecord
 from harness.spec import RunConfig
@@ -32,9 +33,13 @@ class Stored:
     record: RunRecord
     path: Path
 
-    @property
+    @functools.cached_property
     def record_id(self) -> str:
         return self.path.stem
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        return self.record.config.identity
 
 
 def append(results: Path, record: RunRecord, picture: bytes | None) -> Path:
@@ -51,13 +56,13 @@ def append(results: Path, record: RunRecord, picture: bytes | None) -> Path:
     if record.samples is not None:
         assert picture is not None, "the record names a picture"
         write_bytes(path.with_name(record.samples.file), picture)
-    write_text(path, text)
+    write_new(path, text.encode())
     return path
 
 
 def path_of(results: Path, record: RunRecord) -> Path:
     """Where a record belongs."""
-    return _folder(results, record.config) / f"{record_name(record.created, record.config)}.json"
+    return folder_of(results, record.config) / f"{record_name(record.created, record.config)}.json"
 
 
 def record_name(created: datetime, config: RunConfig) -> str:
@@ -68,7 +73,7 @@ def record_name(created: datetime, config: RunConfig) -> str:
 def find(results: Path, config: RunConfig) -> Stored | None:
     """The newest record of a run, or None.  Raises UserError where a file of that run is no valid record."""
     newest: Stored | None = None
-    for path in sorted(_folder(results, config).glob(f"*-{config.run_id}.json")):
+    for path in sorted(folder_of(results, config).glob(f"*-{config.run_id}.json")):
         found = read(path)
         if isinstance(found, Problem):
             raise UserError(
@@ -85,13 +90,15 @@ def read(path: Path) -> Stored | Problem:
         record = read_record(path.read_bytes())
     except (ValidationError, OSError) as error:
         return Problem(path, reason_of(error))
-    if record.run_id != record.config.run_id:
-        return Problem(path, f"run_id is {record.run_id}, and its configuration gives {record.config.run_id}")
+    stored = Stored(record, path)
+    run_id = stored.identity.run_id(record.config.seed)
+    if record.run_id != run_id:
+        return Problem(path, f"run_id is {record.run_id}, and its configuration gives {run_id}")
     if record.conditions != conditions_of(record.config):
         return Problem(path, "its conditions are not those that its configuration gives")
-    if not path.stem.endswith(record.run_id):
+    if not stored.record_id.endswith(record.run_id):
         return Problem(path, f"the file's name does not end in its run_id {record.run_id}")
-    return Stored(record, path)
+    return stored
 
 
 def reason_of(error: ValidationError | OSError) -> str:
@@ -103,25 +110,31 @@ def reason_of(error: ValidationError | OSError) -> str:
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
-def read_each(results: Path) -> Iterator[Stored | Problem]:
-    """Every file below `results/measured`, in the order of their names, one at a time: 10,000 records need not fit."""
-    for path in sorted((results / MEASURED).rglob("*.json")):
-        yield _in_its_place(results, read(path))
+def files(results: Path) -> list[Path]:
+    """Every file below `results/measured` that should be a record, in the order of their names."""
+    return sorted((results / MEASURED).rglob("*.json"))
 
 
-def read_all(results: Path) -> tuple[list[Stored], list[Problem]]:
-    """`read_each`, apart: every record, and every file that is none."""
-    each = list(read_each(results))
-    return [e for e in each if isinstance(e, Stored)], [e for e in each if isinstance(e, Problem)]
-
-
-def _in_its_place(results: Path, found: Stored | Problem) -> Stored | Problem:
-    """A copy elsewhere would count a run twice."""
-    if isinstance(found, Problem) or found.path.parent == _folder(results, found.record.config):
+def read_in_place(results: Path, path: Path) -> Stored | Problem:
+    """`read`; a record that lies where it does not belong is a Problem, as a copy would count a run twice."""
+    found = read(path)
+    if isinstance(found, Problem) or found.path.parent == folder_of(results, found.record.config):
         return found
-    place = _folder(results, found.record.config).relative_to(results)
+    place = folder_of(results, found.record.config).relative_to(results)
     return Problem(found.path, f"this record belongs into {place}/, and counts only there")
 
 
-def _folder(results: Path, config: RunConfig) -> Path:
-    return results / MEASURED / config.task.name / config.backbone
+def read_all(results: Path) -> tuple[list[Stored], list[Problem]]:
+    """Every record below `results/measured`, and every file that is none."""
+    each = [read_in_place(results, path) for path in files(results)]
+    return [e for e in each if isinstance(e, Stored)], [e for e in each if isinstance(e, Problem)]
+
+
+def folder_of(results: Path, config: RunConfig) -> Path:
+    """Where the records of a run lie."""
+    return _folder_of(results, config.task.name, config.backbone)
+
+
+@functools.lru_cache(maxsize=256)
+def _folder_of(results: Path, task: str, backbone: str) -> Path:
+    return results / MEASURED / task / backbone

@@ -2,14 +2,16 @@
 
 import json
 import shlex
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 import torch
 
-from harness import bench, database, store, store_bench
+from harness import bench, database, record_rows, store, store_bench
 from harness.bench import CPU, Action, in_turns, ratio_of
 from harness.bench_records import (
     BenchCase,
@@ -249,23 +251,32 @@ def test_a_bench_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_rebuild_holds_no_more_rows_for_more_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every batch that DuckDB is given stays below the bound and one record, and none is lost between them."""
+    """Every batch that DuckDB is given stays below the bound and what is read at once, and none is lost between."""
     config = quick_config(tmp_path)
     for seed in range(12):
         record = make_record(config.model_copy(update={"seed": seed}), minutes=seed)
         curve = tuple((step, 1.0 / step) for step in range(1, 8))
         store.append(tmp_path, record.model_copy(update={"loss_curve": curve}), None)
+    monkeypatch.setattr(record_rows, "AT_ONCE", 1)
     monkeypatch.setattr(database, "ROWS_HELD", 10)
-    given: list[int] = []
-    column = database._column
+    monkeypatch.setattr(database, "NUMBERS_HELD", 20)
+    given: dict[str, list[int]] = defaultdict(list)
+    created = database._created
 
-    def watched(values: list[object], kind: str) -> object:
-        given.append(len(values))
-        return column(values, kind)
+    def watched(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, str]) -> object:
+        insert = created(connection, name, columns)
 
-    monkeypatch.setattr(database, "_column", watched)
+        def watch(values: dict[str, Any]) -> None:
+            given[name].append(len(next(iter(values.values()))))
+            insert(values)
+
+        return watch
+
+    monkeypatch.setattr(database, "_created", watched)
     assert database.rebuild(tmp_path).records == 12
-    assert max(given) <= 10 + 7
+    assert max(given["runs"]) <= 10
+    assert max(given["measurements"]) <= 10 + 4
+    assert max(given["loss_curves"]) <= 10 + 7, "two numbers a row"
     with duckdb.connect(tmp_path / database.DATABASE, read_only=True) as connection:
         counts = [
             connection.execute(f"SELECT count(*) FROM {name}").fetchone()

@@ -1,5 +1,7 @@
 """Records: appended, never changed; the database: rebuilt whole from them."""
 
+import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -10,13 +12,15 @@ import duckdb
 import pytest
 from pydantic import ValidationError
 
-from harness import database, store
+from harness import database, record_rows, store
 from harness.circumstances import circumstances_of
 from harness.comparability import Basis, Conditions, conditions_of
 from harness.digits_judge import EXTRACTOR, REFERENCE
 from harness.evaluation_records import EvaluationRecord, ImageSet
 from harness.records import Measurement, Provenance, RunRecord
-from harness.spec import RunConfig
+from harness.spec import RaeLatents, RunConfig
+from harness.stages import stages
+from harness.synthetic_records import write_synthetic
 from leaderboard import queries
 from tests.builders import quick_config
 
@@ -183,6 +187,74 @@ def test_ids_of_committed_records_never_move(tmp_path: Path) -> None:
     from harness.resolve import Request, resolve
 
     assert resolve(Request("sit", registers="dsr")).run_id == "2ca20314b113"
+
+
+def _digest(config: RunConfig, seed: int | str) -> str:
+    fields = config.model_dump(mode="json", exclude_defaults=True, exclude={"execution"}) | {"seed": seed}
+    if seed == 0:
+        del fields["seed"]
+    if seed == "any":
+        fields.get("latents", {}).pop("statistics", None)
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize("backbone", ["sit", "jit", "rae-dit"])
+@pytest.mark.parametrize("registers", ["none", "dsr", "register-guidance", "wide-mlp", "longer"])
+def test_an_id_is_the_digest_of_what_is_not_at_its_default(backbone: str, registers: str, tmp_path: Path) -> None:
+    """JiT has native tokens, which the matched arm keeps; the statistics of latents are no part of an arm."""
+    config = quick_config(tmp_path, backbone, registers)
+    latents = RaeLatents(kind="rae", encoder="é", statistics="those of registers")
+    for latent in (config.latents, latents):
+        for seed in (0, 1, 2**62):
+            run = config.model_copy(update={"latents": latent, "seed": seed})
+            assert (run.run_id, run.arm_id) == (_digest(run, seed), _digest(run, "any"))
+            none, identity = run.without_registers(), run.identity.without_registers
+            assert (identity.run_id(seed), identity.arm_id) == (none.run_id, none.arm_id)
+
+
+def test_what_is_worked_out_once_for_an_arm_is_right_for_every_run(tmp_path: Path) -> None:
+    results = _fill(tmp_path)
+    index = database.rebuild(results)
+    with duckdb.connect(index.database, read_only=True) as connection:
+        rows = connection.execute("SELECT run_id, arm_id, none_run_id, none_arm_id, seed, stages, config FROM runs")
+        found = rows.fetchall()
+    assert len(found) == 5
+    for *ids, seed, words, text in found:
+        config = RunConfig.model_validate_json(text)
+        none = config.without_registers()
+        assert ids == [config.run_id, config.arm_id, none.run_id, none.arm_id]
+        assert (seed, words) == (config.seed, stages(config))
+
+
+def _tables(results: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Everything that the database holds, in its order."""
+    with duckdb.connect(str(results / database.DATABASE), read_only=True) as connection:
+        names = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+        return {name: connection.execute(f"SELECT COLUMNS(*)::VARCHAR FROM {name}").fetchall() for name in names}
+
+
+def test_several_processes_read_what_one_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "results"
+    write_synthetic(Path("results"), results, 45)
+    spoiled, *_ = sorted((results / "measured").rglob("*.json"))
+    spoiled.write_text("{")
+    database.rebuild(results)
+    alone = _tables(results)
+    monkeypatch.setattr(record_rows, "MANY", 1)
+    monkeypatch.setattr(record_rows, "AT_ONCE", 4)
+    monkeypatch.setattr(record_rows, "cores", lambda: 3)
+    assert database.rebuild(results).records == 44
+    assert _tables(results) == alone
+    assert [len(alone[name]) for name in ("runs", "problems")] == [44, 1]
+
+
+def test_a_rebuild_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    results = _fill(tmp_path)
+    left = results / f".{database.DATABASE}.0123.part.wal"
+    left.write_text("half")
+    database.rebuild(results)
+    assert not left.exists()
 
 
 def test_readers_see_the_old_database_or_the_new_one(tmp_path: Path) -> None:
