@@ -4,7 +4,7 @@ import os
 import secrets
 import sysconfig
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,16 +16,19 @@ import submitit
 import harness
 from harness import slurm
 from harness.errors import UserError, disk_error
+from harness.executing import executed
 from harness.job import Job, carry_out
 from harness.launch_settings import LaunchSettings, LocalSettings, SlurmSettings
-from harness.local_pool import LOCAL, pool_is_alive, pool_name, run_pool
+from harness.launcher_names import DEBUG, LOCAL, SLURM, number_of
+from harness.local_pool import Pool, pool_is_alive
 from harness.processes import cores
 from harness.progress import say
 from harness.run_state import STATE, note, note_job, read_state, write_state
+from harness.slots import slots_here, visible_gpus
 from harness.workspace import of
 
-# What the names of jobs begin with; those of the local pool are its own.
-SLURM, DEBUG = "slurm:", "debug:"
+# What is left to do for whoever submitted: to be called once, and to be waited for.
+Rest = Callable[[], None]
 
 LOOPBACK = "127.0.0.1"
 
@@ -46,11 +49,13 @@ class Seen:
 
 
 class Launcher(ABC):
-    """Who carries jobs out."""
+    """Who carries jobs out.  `returns_at_once` says that others do it, and that nobody has to stay."""
+
+    returns_at_once = False
 
     @abstractmethod
-    def submit(self, jobs: Sequence[Job]) -> None:
-        """Have jobs carried out; each run then knows the name of its job.
+    def submit(self, jobs: Sequence[Job]) -> Rest:
+        """Take jobs on, of runs in one folder; each run then knows the name of its job.
 
         Raises UserError where they cannot be handed over; what was not is as it was before.
         """
@@ -62,6 +67,11 @@ class Launcher(ABC):
     @abstractmethod
     def cancel(self, names: Sequence[str]) -> None:
         """End jobs of this launcher; those that have ended stay as they are."""
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether its jobs may compute on one."""
+        return bool(visible_gpus())
 
 
 def launcher_of(settings: LaunchSettings) -> Launcher:
@@ -107,8 +117,10 @@ class LocalLauncher(Launcher):
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        run_pool(jobs, self._settings.workers, self._settings.threads, self._settings.gpus)
+    def submit(self, jobs: Sequence[Job]) -> Rest:
+        slots = slots_here(self._settings.workers, self._settings.gpus)
+        pool = _claimed(jobs)
+        return lambda: pool.work(slots)
 
     def look(self, names: Sequence[str]) -> Mapping[str, Seen]:
         return {name: _seen_here(pool_name=name) for name in names}
@@ -120,16 +132,19 @@ class LocalLauncher(Launcher):
 class DebugLauncher(Launcher):
     """One job after another in this very process, for a debugger: the first error ends it."""
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        name = pool_name().replace(LOCAL, DEBUG)
-        for job in jobs:
-            note(of(job.config).folder, "queued")
-            note_job(of(job.config).folder, name)
-        for job in jobs:
-            carry_out(job, name)
+    def submit(self, jobs: Sequence[Job]) -> Rest:
+        pool = _claimed(jobs, DEBUG)
+
+        def rest() -> None:
+            with pool.working():
+                for job in jobs:
+                    threads = job.config.execution.threads or cores()
+                    carry_out(_with_execution(job, threads=threads), pool.name)
+
+        return rest
 
     def look(self, names: Sequence[str]) -> Mapping[str, Seen]:
-        return {name: _seen_here(pool_name=name.replace(DEBUG, LOCAL)) for name in names}
+        return {name: _seen_here(pool_name=name) for name in names}
 
     def cancel(self, names: Sequence[str]) -> None:
         """Nothing is to be told: whoever debugs ends it."""
@@ -141,42 +156,50 @@ class SlurmLauncher(Launcher):
     A job that is preempted, or runs out of time, goes back into the queue and on from its last checkpoint.
     """
 
+    returns_at_once = True
+
     def __init__(self, settings: SlurmSettings) -> None:
         self._settings = settings
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[Job]) -> Rest:
         slurm.require()
         self._warn()
         for start in range(0, len(jobs), LARGEST_ARRAY):
             array = jobs[start : start + LARGEST_ARRAY]
-            with _queued(array):
-                self._submit_array(array)
+            with _queued(array), _all_or_none() as handed:
+                self._submit_array(array, handed)
+        return _nothing
 
     def look(self, names: Sequence[str]) -> Mapping[str, Seen]:
-        words = slurm.words_of([_number(name) for name in names])
-        return {name: Seen(not slurm.is_over(word), word) for name in names for word in [words[_number(name)]]}
+        words = slurm.words_of(list(map(number_of, names)))
+        return {name: Seen(not slurm.is_over(word), word) for name in names for word in [words[number_of(name)]]}
 
     def cancel(self, names: Sequence[str]) -> None:
-        slurm.end([_number(name) for name in names])
+        slurm.end(list(map(number_of, names)))
 
-    def _submit_array(self, jobs: Sequence[Job]) -> None:
+    @property
+    def has_gpus(self) -> bool:
+        return self._settings.gpus > 0
+
+    def _submit_array(self, jobs: Sequence[Job], handed: list[str]) -> None:
+        """Submit jobs; the numbers of the arrays that Slurm took are added to those `handed` over, as it takes them."""
         settings = self._settings
         training = _Resources(settings.nodes, settings.gpus, settings.time)
         evaluation = _Resources(1, settings.evaluate_gpus, settings.evaluate_time)
         wholes = [job for job in jobs if job.part == "all"]
-        self._hand_over([job for job in jobs if job.part == "train"], training)
-        self._hand_over([job for job in jobs if job.part == "evaluate"], evaluation)
+        self._hand_over([job for job in jobs if job.part == "train"], training, handed)
+        self._hand_over([job for job in jobs if job.part == "evaluate"], evaluation, handed)
         if settings.evaluate == "together":
-            self._hand_over(wholes, training)
-            return
-        first = self._hand_over([job.model_copy(update={"part": "train"}) for job in wholes], training)
-        then = [job.model_copy(update={"part": "evaluate"}) for job in wholes]
-        self._hand_over(then, evaluation, after=first)
+            self._hand_over(wholes, training, handed)
+        elif wholes:
+            self._hand_over([job.model_copy(update={"part": "train"}) for job in wholes], training, handed)
+            then = [job.model_copy(update={"part": "evaluate"}) for job in wholes]
+            self._hand_over(then, evaluation, handed, after=handed[-1])
 
-    def _hand_over(self, jobs: Sequence[Job], resources: "_Resources", after: str = "") -> str:
-        """Submit one array, and give its number; each job starts once that of the array `after` has succeeded."""
+    def _hand_over(self, jobs: Sequence[Job], resources: "_Resources", handed: list[str], after: str = "") -> None:
+        """Submit one array; each of its jobs starts once that of the array `after` has succeeded."""
         if not jobs:
-            return ""
+            return
         runs = Path(jobs[0].config.execution.runs)
         folder = runs.absolute() / "slurm" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
         parameters = _parameters(self._settings, resources)
@@ -184,11 +207,11 @@ class SlurmLauncher(Launcher):
             parameters["slurm_dependency"] = f"{'aftercorr' if len(jobs) > 1 else 'afterok'}:{after}"
             parameters["slurm_additional_parameters"] |= {"kill-on-invalid-dep": "yes"}
         submitted = _submit([_Task(job, self._settings.cpus) for job in jobs], folder, parameters)
-        for job, handed in zip(jobs, submitted, strict=True):
+        handed.append(str(submitted[0].job_id).partition("_")[0])
+        for job, its in zip(jobs, submitted, strict=True):
             run = of(job.config).folder
-            note_job(run, f"{SLURM}{handed.job_id}")
-            _link_logs(run, handed, resources.processes)
-        return str(submitted[0].job_id).partition("_")[0]
+            note_job(run, f"{SLURM}{its.job_id}")
+            _link_logs(run, its, resources.processes)
 
     def _warn(self) -> None:
         settings = self._settings
@@ -226,8 +249,8 @@ class _Task(submitit.helpers.Checkpointable):
         """Carry it out; where several processes share it, as one of them."""
         here = submitit.JobEnvironment()
         job = Job.model_validate_json(self._text)
-        # What was resolved where it was submitted may be more than there is here.
-        threads = self._cpus or min(job.config.execution.threads, cores())
+        together = max(here.num_tasks // here.num_nodes, 1)
+        threads = job.config.execution.threads or self._cpus or max(cores() // together, 1)
         job = _with_execution(job, threads=threads)
         if here.num_tasks > 1:
             meeting = submitit.helpers.TorchDistributedEnvironment()
@@ -239,9 +262,7 @@ class _Task(submitit.helpers.Checkpointable):
 
 
 def _with_execution(job: Job, **changes: Any) -> Job:
-    config = job.config
-    execution = config.execution.model_copy(update=changes)
-    return job.model_copy(update={"config": config.model_copy(update={"execution": execution})})
+    return job.model_copy(update={"config": executed(job.config, **changes)})
 
 
 def _parameters(settings: SlurmSettings, resources: _Resources) -> dict[str, Any]:
@@ -313,7 +334,23 @@ def _queued(jobs: Sequence[Job]) -> Iterator[None]:
         yield
     except BaseException:
         for folder, state in before.items():
-            write_state(folder, state) if state else (folder / STATE).unlink(missing_ok=True)
+            now = read_state(folder)
+            if now is not None and now.status == "queued":  # nobody has begun it
+                write_state(folder, state) if state else (folder / STATE).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _all_or_none() -> Iterator[list[str]]:
+    """Numbers of what has been handed to Slurm, which is ended again if the rest cannot be handed over."""
+    handed: list[str] = []
+    try:
+        yield handed
+    except BaseException:
+        try:
+            slurm.end(handed)
+        except UserError as error:
+            say(f"jobs {', '.join(handed)} go on, though not all could be submitted: {error.problem}")
         raise
 
 
@@ -325,15 +362,23 @@ def _link_logs(run: Path, handed: "submitit.Job[None]", processes: int) -> None:
         for rank in range(processes):
             log = handed.task(rank).paths.stdout if processes > 1 else handed.paths.stdout
             name = f"slurm-{handed.job_id}{f'-rank{rank}' if rank else ''}.log"
+            (logs / name).unlink(missing_ok=True)
             (logs / name).symlink_to(os.path.relpath(log, logs.resolve()))
     except OSError as error:
         raise disk_error(logs, error) from error
 
 
+def _claimed(jobs: Sequence[Job], prefix: str = LOCAL) -> Pool:
+    """A pool of this process with these jobs."""
+    pool = Pool(Path(jobs[0].config.execution.runs), prefix)
+    pool.claim(jobs)
+    return pool
+
+
+def _nothing() -> None:
+    """The cluster does the rest."""
+
+
 def _seen_here(pool_name: str) -> Seen:
     is_alive = pool_is_alive(pool_name)
-    return Seen(is_alive, "RUNNING" if is_alive else "ENDED")
-
-
-def _number(name: str) -> str:
-    return name.removeprefix(SLURM)
+    return Seen(is_alive, "RUNNING" if is_alive else "the sweep that was to start it has ended")

@@ -1,11 +1,9 @@
 """Where jobs run and what they may use: flags over a user's file (no torch, no submitit)."""
 
 import argparse
-import os
 import re
-import shutil
-import subprocess
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -14,7 +12,6 @@ from pydantic import BeforeValidator, Field, ValidationError
 from harness.arguments import positive, whole
 from harness.errors import UserError, disk_error, unknown_name
 from harness.frozen import Frozen, NonNegativeInt, PositiveInt
-from harness.processes import cores
 
 LauncherName = Literal["local", "slurm", "debug"]
 Model = TypeVar("Model", bound=Frozen)
@@ -22,7 +19,6 @@ USER_FILES = (Path("dsr-bench.toml"), Path("~/.config/dsr-bench/config.toml"))
 
 # Slurm may send its warning up to a minute early.
 LONGEST_WARNING, PART_FOR_WARNING = 90, 4
-CORES_PER_WORKER = 4
 
 
 def minutes_of(time: Any) -> int:
@@ -80,11 +76,13 @@ class SlurmSettings(Frozen):
 
 
 class LocalSettings(Frozen):
-    """A pool of `workers` processes here, with `threads` each; they share out `gpus`, by the names that CUDA knows."""
+    """A pool of `workers` processes here, as many as fit if there are none, and so many GPUs for each of its runs.
 
-    workers: PositiveInt = 1
-    threads: PositiveInt = 1
-    gpus: tuple[str, ...] = ()
+    Without a number of `gpus` a run has one where there are some.
+    """
+
+    workers: NonNegativeInt = 0
+    gpus: NonNegativeInt = 0
 
 
 class LaunchSettings(Frozen):
@@ -95,11 +93,15 @@ class LaunchSettings(Frozen):
     slurm: SlurmSettings = SlurmSettings()
 
 
-class _Keys(Frozen):
-    """What a user's file may hold; no workers are as many as fit."""
+class Asked(Frozen):
+    """What a person asked for, in a user's file and by flags: the rest follows from it wherever it is launched.
+
+    `workers` and `gpus` are those of LocalSettings; `slurm` has fields of SlurmSettings.
+    """
 
     launcher: LauncherName = "local"
     workers: NonNegativeInt = 0
+    gpus: NonNegativeInt = 0
     slurm: dict[str, Any] = Field(default={})
 
 
@@ -109,7 +111,7 @@ SLURM_HELP = {
     "qos": "Slurm: quality of service",
     "constraint": "Slurm: what the nodes must have",
     "time": "Slurm: how long a job may run before it is requeued: minutes, H:MM:SS or D-HH:MM (default: a day)",
-    "gpus": "Slurm: GPUs on each node, one process each (default: none)",
+    "gpus": "GPUs of each run, one process each; Slurm: on each node (default: none; here one where there are some)",
     "nodes": "Slurm: nodes of each job (default 1)",
     "cpus": "Slurm: CPUs of each process, which become its threads",
     "memory": "Slurm: memory of each node, such as 32G",
@@ -124,8 +126,16 @@ COUNTS = {"gpus": whole, "nodes": positive, "cpus": whole, "array_parallelism": 
 COUNTS["signal_delay"] = positive
 
 
+def flag_of(key: str) -> str:
+    """The flag that says a field of SlurmSettings."""
+    return "--sbatch" if key == "extra" else f"--{key.replace('_', '-')}"
+
+
+LAUNCH_FLAGS = ("--launcher", "--workers", "--config", *map(flag_of, SlurmSettings.model_fields))
+
+
 def add_launch_flags(parser: argparse.ArgumentParser) -> None:
-    """`--launcher` and all that it may use; `settings_of` reads them."""
+    """`--launcher` and all that it may use; `asked_by` reads them."""
     launching = parser.add_argument_group("where it runs")
     launching.add_argument(
         "--launcher",
@@ -141,7 +151,7 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
         help=f"a file with a [slurm] table (default: {' or '.join(map(str, USER_FILES))})",
     )
     for key, text in SLURM_HELP.items():
-        flag = "--" + key.replace("_", "-")
+        flag = flag_of(key)
         kind = COUNTS.get(key, _minutes if key.endswith("time") else str)
         metavar = "N" if key in COUNTS else key.rpartition("_")[2].upper()
         if key in CHOICES:
@@ -152,27 +162,48 @@ def add_launch_flags(parser: argparse.ArgumentParser) -> None:
         "--sbatch",
         dest="slurm_extra",
         action="append",
-        default=[],
         metavar="KEY[=VALUE]",
         help="Slurm: any other parameter of sbatch: --sbatch reservation=mine --sbatch exclusive",
     )
 
 
-def settings_of(options: argparse.Namespace) -> LaunchSettings:
-    """What the flags say, over what the user's file says.  Raises UserError where either makes no sense."""
-    file = _user_file(options.config)
-    keys = _read(file) if file else _Keys()
-    table = {key: value for key in SLURM_HELP if (value := getattr(options, f"slurm_{key}")) is not None}
-    extra = keys.slurm.get("extra", {})
-    if isinstance(extra, dict):
-        table["extra"] = extra | dict(map(_parameter, options.slurm_extra))
-    launcher = options.launcher or keys.launcher
-    source = str(file) if file and not table else "the launcher's flags"
-    return LaunchSettings(
-        launcher=launcher,
-        local=_local(options.workers or keys.workers) if launcher == "local" else LocalSettings(),
-        slurm=_slurm(keys.slurm | table, source),
-    )
+def asked_by(options: argparse.Namespace, before: Asked | None = None) -> Asked:
+    """What the flags say, over a user's file, over what was asked `before`, which only a file that is named changes.
+
+    Raises UserError for a file that makes no sense, and for flags that the launcher does not know.
+    """
+    file = options.config or (_users_file() if before is None else None)
+    said = (before or Asked()).model_dump()
+    in_file = _read(file) if file else {}
+    said |= in_file | {"slurm": said["slurm"] | in_file.get("slurm", {})}
+    launcher = options.launcher or said["launcher"]
+    typed = {key: value for key in SLURM_HELP if (value := getattr(options, f"slurm_{key}")) is not None}
+    if launcher == "local" and "gpus" in typed:
+        said["gpus"] = typed.pop("gpus")
+    if options.slurm_extra:
+        typed["extra"] = said["slurm"].get("extra", {}) | dict(map(_parameter, options.slurm_extra))
+    _refuse_others(launcher, typed, options.workers)
+    table = said["slurm"] | typed
+    return Asked(launcher=launcher, workers=options.workers or said["workers"], gpus=said["gpus"], slurm=table)
+
+
+def settings_of(asked: Asked) -> LaunchSettings:
+    """What was asked for, with what follows from it.  Raises UserError where that makes no sense."""
+    local = LocalSettings(workers=asked.workers, gpus=asked.gpus)
+    return LaunchSettings(launcher=asked.launcher, local=local, slurm=_slurm(asked.slurm))
+
+
+def _refuse_others(launcher: LauncherName, typed: Iterable[str], workers: int | None) -> None:
+    """Raise UserError for flags that another launcher would know; what a file says waits for that launcher."""
+    others = [flag_of(key) for key in typed]
+    if launcher != "slurm" and others:
+        are = "is" if len(others) == 1 else "are"
+        raise UserError(f"{', '.join(others)} {are} for Slurm, and this runs here", "add --launcher slurm")
+    if launcher != "local" and workers:
+        raise UserError(
+            f"--workers is for the local launcher, and this is {launcher}",
+            "leave it out; on Slurm --array-parallelism says how many jobs run at once",
+        )
 
 
 def _minutes(text: str) -> int:
@@ -187,13 +218,12 @@ def _parameter(text: str) -> tuple[str, str | bool]:
     return key, value if equals else True
 
 
-def _user_file(given: Path | None) -> Path | None:
-    if given is not None:
-        return given
+def _users_file() -> Path | None:
     return next((path.expanduser() for path in USER_FILES if path.expanduser().is_file()), None)
 
 
-def _read(file: Path) -> _Keys:
+def _read(file: Path) -> dict[str, Any]:
+    """The keys that a file has, of those of Asked."""
     try:
         given = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -202,12 +232,12 @@ def _read(file: Path) -> _Keys:
         raise UserError(f"{file} is no TOML: {error}", "mend it; https://toml.io shows how it is written") from error
     except OSError as error:
         raise disk_error(file, error) from error
-    _require_known(given, _Keys, f"key of {file}")
+    _require_known(given, Asked, f"key of {file}")
     if isinstance(given.get("slurm"), dict):
         _require_known(given["slurm"], SlurmSettings, f"key of [slurm] in {file}")
-    keys = _validated(_Keys, given, str(file))
+    keys = _validated(Asked, given, str(file))
     _validated(SlurmSettings, keys.slurm, f"[slurm] in {file}")
-    return keys
+    return keys.model_dump(exclude_unset=True)
 
 
 def _require_known(given: dict[str, Any], model: type[Frozen], what: str) -> None:
@@ -216,8 +246,9 @@ def _require_known(given: dict[str, Any], model: type[Frozen], what: str) -> Non
             raise unknown_name(what, key, model.model_fields)
 
 
-def _slurm(table: dict[str, Any], source: str) -> SlurmSettings:
+def _slurm(table: dict[str, Any]) -> SlurmSettings:
     """What was asked for, and what follows from it where the rest is not said."""
+    source = "what Slurm is asked for"
     asked = _validated(SlurmSettings, table, source)
     evaluate_time = asked.evaluate_time if "evaluate_time" in table else asked.time
     shortest = min(asked.time, evaluate_time) * 60
@@ -251,22 +282,3 @@ def _wrong(source: str, error: ValidationError) -> UserError:
     return UserError(
         f"{source}: {f'{place}: ' if place else ''}{message}{found}", "mend it; `sweep --help` says what each one means"
     )
-
-
-def _local(workers: int) -> LocalSettings:
-    """As many workers as GPUs, or one for every four cores; the cores are divided among them."""
-    gpus = _visible_gpus()
-    workers = workers or len(gpus) or max(cores() // CORES_PER_WORKER, 1)
-    return LocalSettings(workers=workers, threads=max(cores() // workers, 1), gpus=gpus)
-
-
-def _visible_gpus() -> tuple[str, ...]:
-    """The GPUs that CUDA would see, asked without torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(name.strip() for name in visible.split(",") if name.strip() not in ("", "-1"))
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return tuple(answer.stdout.split()) if answer.returncode == 0 else ()

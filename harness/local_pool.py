@@ -1,13 +1,15 @@
-"""Work through jobs on this machine, so many at once, with threads and GPUs shared out among them (no torch)."""
+"""Work through jobs on this machine, so many at once (no torch)."""
 
 import os
 import re
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,53 +18,71 @@ from pathlib import Path
 from tqdm import tqdm
 
 from harness import workspace
-from harness.errors import disk_error
+from harness.errors import UserError, disk_error
 from harness.files import write_text
 from harness.job import Job
-from harness.processes import ProcessIdentity, this_process
+from harness.launcher_names import LOCAL
+from harness.lease import holder, take
+from harness.locks import renewed
+from harness.processes import ProcessIdentity
 from harness.progress import Progress
-from harness.run_state import jobs_of, note, note_job, read_state
+from harness.run_state import Status, is_cancelled, note, note_job, read_state
 from harness.signals import terminable
+from harness.slots import Slot
+from harness.sweep_store import SWEEPS
 
-LOCAL = "local:"
+POOLS = "pools"
 POLLED_EVERY, PATIENCE = 0.2, 30.0
 JOB, LOGS = "job.json", "logs"
-LIBRARIES_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LONGEST_REASON = 300
 
 
-def pool_name() -> str:
-    """What the pool of this process is called: by this name any process on the same machine knows whether it lives."""
-    it = this_process()
-    return f"{LOCAL}{it.process}-{it.started}@{it.host}~{it.boot}~{it.namespace}"
-
-
 def pool_is_alive(name: str) -> bool:
-    """Whether the pool of that name still works.  Of one on another machine nothing is known: it counts as alive."""
-    return not _process_of(name).is_gone()
+    """Whether the pool of that name still gives signs of life, wherever it works."""
+    found = holder(Path(name.partition(":")[2]))
+    return found is not None and found.is_alive
 
 
-def claim(jobs: Iterable[Job]) -> None:
-    """Say of every job that the pool of this process is going to do it.  Raises UserError where a disk is full."""
-    for job in jobs:
-        folder = workspace.of(job.config).folder
-        note(folder, "queued")
-        note_job(folder, pool_name())
+class Pool:
+    """Jobs that this process is going to do: `pool = Pool(runs); pool.claim(jobs); pool.work(slots)`.
 
-
-def run_pool(jobs: Sequence[Job], workers: int, threads: int, gpus: Sequence[str]) -> None:
-    """Carry out jobs, at most `workers` at once, each with `threads`, and return when the last has ended.
-
-    Each entry of `gpus` is what one job sees of CUDA ("0", or "0,1" for two GPUs with a process each), in turns; with
-    none, jobs see what this process does.  What is not claimed yet is claimed.  A job that fails stops no other: why it
-    did stands in its run's state.  What has been cancelled since is passed over.  When interrupted, or told to end, the
-    pool asks its jobs to end, waits for them, and raises what ended it; asked again, it kills them.
+    It gives signs of life in a folder of its own beside the sweeps, and is called after that.  Raises UserError where
+    the folder cannot be written.
     """
-    name = pool_name()
-    claim(job for job in jobs if jobs_of(workspace.of(job.config).folder)[-1:] != [name])
-    slots = [_Slot(threads, gpus[number % len(gpus)] if gpus else None) for number in range(workers)]
-    with Progress("runs", len(jobs)) as progress:
-        _Pool(name, slots, progress).work(jobs)
+
+    def __init__(self, runs: Path, prefix: str = LOCAL) -> None:
+        self._folder = (runs / SWEEPS / POOLS / secrets.token_hex(6)).absolute()
+        self._lease = take(self._folder)
+        self._jobs: list[Job] = []
+        self.name = f"{prefix}{self._folder}"
+
+    def claim(self, jobs: Sequence[Job]) -> None:
+        """Say of every job that this pool is going to do it.  Raises UserError where a disk is full."""
+        with renewed(self._lease):
+            for job in jobs:
+                folder = workspace.of(job.config).folder
+                note(folder, "queued")
+                note_job(folder, self.name)
+                self._jobs.append(job)
+
+    def work(self, slots: Sequence[Slot]) -> None:
+        """Carry out what was claimed, each job in a slot, and return when the last has ended.
+
+        A job that fails stops no other: why it did stands in its run's state.  What has been cancelled since is passed
+        over.  When interrupted, or told to end, the pool asks its jobs to end, waits for them, and raises what ended
+        it; asked again, it kills them.
+        """
+        with self.working() as jobs, Progress("runs", len(jobs)) as progress:
+            _Work(self.name, slots, progress).do(jobs)
+
+    @contextmanager
+    def working(self) -> Iterator[Sequence[Job]]:
+        """The claimed jobs, for whoever does them in another way; the pool is over after that."""
+        try:
+            with renewed(self._lease):
+                yield self._jobs
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def end_work(worker: ProcessIdentity) -> bool:
@@ -80,33 +100,6 @@ def end_work(worker: ProcessIdentity) -> bool:
     return worker.is_gone()
 
 
-@dataclass(frozen=True)
-class _Slot:
-    """The part of the machine that one job has at a time."""
-
-    threads: int
-    gpus: str | None
-
-    @property
-    def processes(self) -> int:
-        """One for each GPU."""
-        return len(self.gpus.split(",")) if self.gpus else 1
-
-    def environment(self) -> dict[str, str]:
-        own = dict.fromkeys(LIBRARIES_THREADS, str(self.threads))
-        return {**os.environ, **own, **({} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": self.gpus})}
-
-    def command(self, file: Path, name: str) -> list[str]:
-        torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", "-m"]
-        return [sys.executable, "-m", *(torchrun if self.processes > 1 else []), "harness.job", str(file), name]
-
-    def fitted(self, job: Job) -> Job:
-        execution = job.config.execution
-        update = {"threads": min(execution.threads or self.threads, self.threads), "processes": self.processes}
-        config = job.config.model_copy(update={"execution": execution.model_copy(update=update)})
-        return job.model_copy(update={"config": config})
-
-
 @dataclass
 class _Child:
     """A process at work on a job, in a session of its own: a terminal's Ctrl-C reaches the pool alone."""
@@ -114,7 +107,7 @@ class _Child:
     title: str
     folder: Path
     log: Path
-    slot: _Slot
+    slot: Slot
     process: subprocess.Popen[bytes]
     is_asked: bool = False
 
@@ -125,9 +118,10 @@ class _Child:
         self.is_asked = True
 
     def kill(self) -> None:
-        """With all processes that it has started."""
+        """With all processes that it has started: torchrun's are in sessions of their own."""
         if self.process.poll() is None:
-            _signal(self.process.pid, signal.SIGKILL, group=True)
+            for process in [*_descendants(self.process.pid), self.process.pid]:
+                _signal(process, signal.SIGKILL)
 
     def end(self) -> str:
         """Keep in the run's state how it ended, where it could not do so itself; returns that in words."""
@@ -137,22 +131,22 @@ class _Child:
             if code == 0:
                 return "left to another process"
             reason = f"killed by {signal.Signals(-code).name}" if code < 0 else _last_line(self.log)
-            note(self.folder, "failed", reason or f"ended with exit code {code}")
+            _note_if_possible(self.folder, "failed", reason or f"ended with exit code {code}")
             state = read_state(self.folder)
         if state is None:
             return f"ended with exit code {code}"
         return f"{state.status}: {state.reason}" if state.reason else state.status
 
 
-class _Pool:
+class _Work:
     """Jobs, the slots that are free, and the children in the others."""
 
-    def __init__(self, name: str, slots: Sequence[_Slot], progress: Progress) -> None:
+    def __init__(self, name: str, slots: Sequence[Slot], progress: Progress) -> None:
         self._name, self._free, self._progress = name, list(slots), progress
         self._children: list[_Child] = []
         self._waiting: deque[Job] = deque()
 
-    def work(self, jobs: Sequence[Job]) -> None:
+    def do(self, jobs: Sequence[Job]) -> None:
         self._waiting.extend(jobs)
         with terminable(), self._ending_with_children():
             while self._waiting or self._children:
@@ -163,7 +157,7 @@ class _Pool:
 
     def _start(self, job: Job) -> None:
         folder = workspace.of(job.config).folder
-        if _is_cancelled(folder):
+        if is_cancelled(folder):
             self._tell(f"{_title(job)}: cancelled before it began")
             self._progress.advance(1)
             return
@@ -191,7 +185,7 @@ class _Pool:
                 self._free.append(child.slot)
                 self._tell(f"{child.title}: {child.end()}")
                 self._progress.advance(1)
-            elif _is_cancelled(child.folder):
+            elif is_cancelled(child.folder):
                 child.ask_to_end()
 
     @contextmanager
@@ -206,11 +200,11 @@ class _Pool:
         """Ask all children to end and wait for them; kill them when the person who waits is out of patience."""
         with ExitStack() as killing:
             killing.callback(self._kill)
-            for job in self._waiting:
-                if not _is_cancelled(workspace.of(job.config).folder):
-                    note(workspace.of(job.config).folder, "interrupted")
             for child in self._children:
                 child.ask_to_end()
+            for folder in (workspace.of(job.config).folder for job in self._waiting):
+                if not is_cancelled(folder):
+                    _note_if_possible(folder, "interrupted")
             if self._children:
                 self._tell(f"waiting for {len(self._children)} runs to keep what they have (Ctrl-C again kills them)")
             while self._children:
@@ -227,17 +221,25 @@ class _Pool:
         sys.stderr.flush()
 
 
-def _process_of(name: str) -> ProcessIdentity:
-    match = re.fullmatch(rf"{LOCAL}(\d+)-([^@]*)@(.*)~(.*)~(.*)", name)
-    assert match, f"{name} names no pool"
-    process, started, host, boot, namespace = match.groups()
-    return ProcessIdentity(host=host, boot=boot, namespace=namespace, process=int(process), started=started)
-
-
-def _signal(process: int, number: signal.Signals, *, group: bool = False) -> None:
-    """To a process, or to all of its group, unless it has just ended."""
+def _signal(process: int, number: signal.Signals) -> None:
+    """To a process, unless it has just ended."""
     with suppress(ProcessLookupError):
-        (os.killpg if group else os.kill)(process, number)
+        os.kill(process, number)
+
+
+def _descendants(process: int) -> Iterator[int]:
+    """All that a process has started, with all that those have; none where there is no /proc."""
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, children.read_text().split()):
+                yield from _descendants(child)
+                yield child
+
+
+def _note_if_possible(folder: Path, status: Status, reason: str = "") -> None:
+    """A disk that is full must stop no run that could go on: then the lease that is not renewed says it."""
+    with suppress(UserError, OSError):
+        note(folder, status, reason)
 
 
 @contextmanager
@@ -251,11 +253,6 @@ def _opened(log: Path) -> Iterator[int]:
         yield out.fileno()
 
 
-def _is_cancelled(folder: Path) -> bool:
-    state = read_state(folder)
-    return state is not None and state.status == "cancelled"
-
-
 def _title(job: Job) -> str:
     config = job.config
     return f"{config.run_id} {config.exact_name} {config.registers.preset} seed {config.seed}"
@@ -264,4 +261,4 @@ def _title(job: Job) -> str:
 def _last_line(log: Path) -> str:
     """What a process said last, as far as a table has room for it."""
     lines = log.read_bytes()[-4096:].decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:LONGEST_REASON]
+    return next((line.strip() for line in reversed(lines) if re.search(r"\w", line)), "")[:LONGEST_REASON]

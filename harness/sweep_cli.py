@@ -13,9 +13,14 @@ from harness.request_cli import add_carrying_out, add_conditions, request_of
 from harness.text_table import counted
 
 if TYPE_CHECKING:
+    from harness.launch import Launcher
+    from harness.launch_settings import Asked
+    from harness.resolve import Request
+    from harness.spec import RunConfig
     from harness.sweep_store import Sweep
 
 SOME_FAILED = 1
+PLACES = {"--runs", "--results"}
 USAGE = """python -m harness sweep --backbone LIST [--registers LIST] [--seeds LIST] [--set FIELD=LIST] ...
        python -m harness sweep --file grid.toml ...
        python -m harness sweep status|resume|cancel [NAME] ..."""
@@ -67,8 +72,8 @@ def add(verbs: Any) -> None:
     flags = Flags(sweep)
     grid.add_argument("--file", type=Path, metavar="FILE", help="read the grid from a TOML file")
     add_launch_flags(sweep)
-    sweep.add_argument("--dry-run", action="store_true", help="print the table of runs, and start nothing")
-    sweep.set_defaults(verb=_sweep, flags=flags)
+    _add_dry_run(sweep)
+    sweep.set_defaults(verb=_sweep, flags=flags, all_flags=Flags(sweep))
     what = sweep.add_subparsers(
         title="about a sweep that was begun", metavar="status|resume|cancel", prog="python -m harness sweep"
     )
@@ -86,15 +91,29 @@ def _add_status(what: Any) -> None:
 
 
 def _add_resume(what: Any) -> None:
-    resume = what.add_parser("resume", help="start what is neither done, nor running, nor queued", description=RESUME)
+    from harness.launch_settings import add_launch_flags
+
+    # Whatever is not typed here leaves alone what was typed before the verb.
+    resume = what.add_parser(
+        "resume",
+        help="start what is neither done, nor running, nor queued",
+        description=RESUME,
+        argument_default=argparse.SUPPRESS,
+    )
     _add_place(resume)
+    add_launch_flags(resume)
+    _add_dry_run(resume)
     resume.set_defaults(verb=_resume)
 
 
 RESUME = (
-    "Start whatever is neither done, nor running, nor queued, as the sweep was launched before. To launch it "
-    "otherwise, with more time say, give the sweep's own command again with other flags."
+    "Start whatever is neither done, nor running, nor queued, as the sweep was launched before, but for what flags say "
+    "now: with more time, say, or another launcher."
 )
+
+
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print the table of runs, and start nothing")
 
 
 def _add_cancel(what: Any) -> None:
@@ -104,7 +123,9 @@ def _add_cancel(what: Any) -> None:
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sweep_name", nargs="?", metavar="NAME", help="which sweep (default: the one begun last)")
+    parser.add_argument(
+        "sweep_name", nargs="?", default=None, metavar="NAME", help="which sweep (default: the one begun last)"
+    )
     parser.add_argument("--runs", default=argparse.SUPPRESS, metavar="DIR", help="where runs work (default: runs)")
     parser.add_argument(
         "--results", default=argparse.SUPPRESS, metavar="DIR", help="the records (default: where the sweep put them)"
@@ -113,14 +134,15 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
 
 def _sweep(typed: argparse.Namespace) -> int:
     from harness import sweep_store
-    from harness.launch_settings import settings_of
+    from harness.launch_settings import asked_by
     from harness.resolve import parse_seeds
     from harness.sweep import expand, grid_of
 
     options = typed.flags.completed(typed, typed.file)
     if options.backbone is None:
         raise UserError("a sweep needs backbones", "add --backbone sit,jit, or --file grid.toml")
-    settings = settings_of(options)
+    asked = asked_by(options)
+    launcher = _launcher(asked)
     request = request_of(options, guide_size=options.guide_size)
     found = expand(grid_of(request, parse_seeds(options.seeds), alone=options.alone), needs_data=not options.dry_run)
     runs, name = Path(options.runs), options.name or sweep_store.name_of(found.configs)
@@ -131,22 +153,37 @@ def _sweep(typed: argparse.Namespace) -> int:
         name=name,
         begun=datetime.now(UTC),
         command=tuple(sys.argv[1:]),
-        launch=settings,
-        runs=found.configs,
+        launch=asked,
+        runs=tuple(_kept(config, request) for config in found.configs),
     )
-    _show_plan(sweep)
-    return 0 if options.dry_run else _start(sweep, runs)
+    _show_plan(sweep, launcher)
+    return 0 if options.dry_run else _start(sweep, launcher, runs)
 
 
-def _show_plan(sweep: "Sweep") -> None:
+def _launcher(asked: "Asked") -> "Launcher":
+    from harness.launch import launcher_of
+    from harness.launch_settings import settings_of
+
+    return launcher_of(settings_of(asked))
+
+
+def _kept(config: "RunConfig", request: "Request") -> "RunConfig":
+    """The run for any working directory, and for machines with other numbers of cores than this one."""
+    from harness.executing import executed, from_anywhere
+
+    is_said = request.execution.threads or any(change.startswith("execution.threads") for change in request.changes)
+    return from_anywhere(config if is_said else executed(config, threads=0))
+
+
+def _show_plan(sweep: "Sweep", launcher: "Launcher") -> None:
     from harness.sweep_estimate import Estimates, said_in_all
     from harness.sweep_launch import look
     from harness.sweep_status import statuses
     from harness.sweep_table import in_all, plan
 
     known = statuses(sweep.runs, look)
-    on_gpu = bool(sweep.launch.slurm.gpus if sweep.launch.launcher == "slurm" else sweep.launch.local.gpus)
-    asked = Estimates(Path(sweep.runs[0].execution.results), on_gpu=on_gpu)
+    execution = sweep.runs[0].execution
+    asked = Estimates(Path(execution.results), on_gpu=execution.device != "cpu" and launcher.has_gpus)
     estimates = [asked.of(each.config) for each in known if not each.is_over]
     print(plan(known, estimates))
     print(f"sweep {sweep.name}, {in_all(known)}")
@@ -155,17 +192,17 @@ def _show_plan(sweep: "Sweep") -> None:
     sys.stdout.flush()
 
 
-def _start(sweep: "Sweep", runs: Path) -> int:
+def _start(sweep: "Sweep", launcher: "Launcher", runs: Path) -> int:
     """Start what is lacking; the exit code says whether all that was worked on here has its record."""
     from harness.sweep_launch import look, start
     from harness.sweep_status import statuses
     from harness.sweep_table import in_all, table
 
-    started = start(sweep, runs)
+    started = start(sweep, launcher, runs)
     if not started:
         print("nothing to start")
         return 0
-    if sweep.launch.launcher == "slurm":
+    if launcher.returns_at_once:
         print(f"{counted(len(started), 'run')} submitted: python -m harness sweep status {sweep.name} --watch")
         return 0
     ended = statuses([each.config for each in started], look)
@@ -181,7 +218,7 @@ def _status(options: argparse.Namespace) -> None:
     from harness.sweep_launch import look
     from harness.sweep_status import counts, statuses
 
-    sweep = _begun(options)
+    sweep = _begun(options, "status")
     if options.watch and not options.json:
         from harness.sweep_watch import watch
 
@@ -208,27 +245,36 @@ def _name_others(options: argparse.Namespace, shown: str) -> None:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    sweep = _begun(options)
-    return _start(sweep.model_copy(update={"begun": datetime.now(UTC)}), Path(options.runs or "runs"))
+    from harness.launch_settings import asked_by
+
+    begun = _begun(options, "resume")
+    sweep = begun.model_copy(update={"begun": datetime.now(UTC), "launch": asked_by(options, begun.launch)})
+    launcher = _launcher(sweep.launch)
+    if options.dry_run:
+        _show_plan(sweep, launcher)
+        return 0
+    return _start(sweep, launcher, Path(options.runs or "runs"))
 
 
 def _cancel(options: argparse.Namespace) -> None:
     from harness.sweep_launch import cancel
 
-    sweep = _begun(options)
+    sweep = _begun(options, "cancel")
     cancelled = cancel(sweep)
     print(f"{counted(len(cancelled), 'run')} of sweep {sweep.name} cancelled" if cancelled else "nothing to cancel")
 
 
-def _begun(options: argparse.Namespace) -> "Sweep":
-    """The sweep that is meant.  Raises UserError for flags of a grid, which has been decided."""
+def _begun(options: argparse.Namespace, what: str) -> "Sweep":
+    """The sweep that is meant.  Raises UserError for flags that say nothing about one that was begun."""
+    from harness.launch_settings import LAUNCH_FLAGS
     from harness.sweep_store import load, placed
 
-    said = options.flags.said(options) - {"runs", "results"}
-    if said:
+    allowed = PLACES | ({"--dry-run", *LAUNCH_FLAGS} if what == "resume" else set())
+    idle = [flag for flag in options.all_flags.said(options) if flag not in allowed]
+    if idle:
         raise UserError(
-            f"a sweep that was begun has its grid: {', '.join(sorted(said))} cannot be said of it",
-            "leave that out; the grid's own command, given again, may say how its missing runs are launched",
+            f"`sweep {what}` is about a sweep that was begun: {', '.join(idle)} cannot be said of it",
+            "leave that out; `resume` takes flags that say how its missing runs are launched",
         )
     runs = options.runs or "runs"
     return placed(load(Path(runs), options.sweep_name), runs, options.results)

@@ -43,7 +43,7 @@ class Estimates:
 
     def _by_records(self, config: RunConfig, arm: str) -> Estimate | None:
         alike = [record for record in self._in_folder(config) if _may_be(record, config) and _arm_of(record) == arm]
-        timed = [(seconds, record) for record in alike if (seconds := _seconds(record))]
+        timed = [(seconds * _processes(record), record) for record in alike if (seconds := _seconds(record))]
         if not timed:
             return None
         devices = sorted({str(record["provenance"]["machine"].get("device", "")) for _, record in timed} - {""})
@@ -123,3 +123,8 @@ def _seconds(record: Mapping[str, Any]) -> float | None:
     if record.get("status") != "finished" or not measured.keys() >= set(SECONDS):
         return None
     return sum(measured[name] for name in SECONDS)
+
+
+def _processes(record: Mapping[str, Any]) -> int:
+    """How many shared the work, with a device each; older records do not say it of one."""
+    return int(record["provenance"].get("processes", 1))

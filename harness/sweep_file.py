@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import UserError, disk_error, unknown_name
 
-CHANGES, TABLE = "changes", "set"
+TABLE = "set"
 
 
 class Flags:
@@ -18,6 +18,11 @@ class Flags:
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._parser = parser
         self._defaults = vars(parser.parse_args([]))
+        self._flags = {
+            action.option_strings[-1].removeprefix("--"): action.dest
+            for action in parser._actions  # noqa: SLF001 (argparse has no other list of them)
+            if action.dest in self._defaults and action.option_strings
+        }
         # A list is added to, whoever speaks; of anything else None says that nobody has spoken.
         parser.set_defaults(**{name: None for name, value in self._defaults.items() if value != []})
 
@@ -36,9 +41,9 @@ class Flags:
                 chosen[name] = next((each for each in (said[name], written[name]) if each is not None), default)
         return argparse.Namespace(**chosen)
 
-    def said(self, typed: argparse.Namespace) -> set[str]:
-        """The names of those that were typed."""
-        return {name for name in self._defaults if vars(typed)[name] not in (None, [])}
+    def said(self, typed: argparse.Namespace) -> list[str]:
+        """Those that were typed."""
+        return [f"--{flag}" for flag, name in self._flags.items() if vars(typed)[name] not in (None, [])]
 
     def _read(self, file: Path) -> argparse.Namespace:
         words = list(self._words(file))
@@ -49,21 +54,19 @@ class Flags:
 
     def _words(self, file: Path) -> Iterator[str]:
         """The command line that says what the file does."""
-        table = _table_in(file)
-        known = {name.replace("_", "-") for name in self._defaults} - {CHANGES} | {TABLE}
-        for key, value in table.items():
-            name = key.replace("_", "-")
-            if name not in known:
-                error = unknown_name("key", name, known)
+        for key, value in _table_in(file).items():
+            flag = key.replace("_", "-")
+            if flag not in self._flags:
+                error = unknown_name("key", flag, self._flags)
                 raise UserError(f"{file}: {error.problem}", error.remedy)
-            if name == TABLE:
+            if flag == TABLE:
                 yield from (f"--set={field}={values}" for field, values in _changes(file, value))
             elif value is True:
-                yield f"--{name}"
-            elif self._defaults[name.replace("-", "_")] == []:
-                yield from (f"--{name}={each}" for each in (value if isinstance(value, list) else [value]))
+                yield f"--{flag}"
+            elif self._defaults[self._flags[flag]] == []:
+                yield from (f"--{flag}={each}" for each in (value if isinstance(value, list) else [value]))
             elif value is not False:
-                yield f"--{name}={_text(value)}"
+                yield f"--{flag}={_text(value)}"
 
 
 def _table_in(file: Path) -> Mapping[str, Any]:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from harness import lease, store
+from harness.launcher_names import is_scheduled
 from harness.run_state import RunState, jobs_of, read_state
 from harness.spec import RunConfig
 
-SCHEDULED = "slurm:"
+# A scheduler knows sooner than a lease expires; but a sign of life may be late by one.
+SILENT_AFTER = 2 * lease.RENEWED_EVERY
 # COMPLETING is what a job says while its scheduler puts it back into the queue.
 WAITING_WORDS = frozenset({"COMPLETING", "PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"})
 HEAD = 1024
@@ -145,7 +147,9 @@ class _Found:
             return False
         if self._state.status == "interrupted":
             return self._is_scheduled()
-        return self._state.status in ("queued", "trained") or self._is_silent()
+        if self._state.status == "running":
+            return self._is_silent() or (self._is_scheduled() and self._is_late())
+        return self._state.status in ("queued", "trained")
 
     def judged(self, seen: SeenJob | None) -> Known:
         """What is to be thought of it, given what the launcher of its job says."""
@@ -175,16 +179,23 @@ class _Found:
         return self._gone(seen)
 
     def _running(self, state: RunState, seen: SeenJob | None) -> Known:
+        if seen is not None and self._is_scheduled():
+            return self._by_scheduler(seen)
         if not self._is_silent():
             return self._known("running", is_in_hand=True)
-        if seen is not None and self._is_scheduled():
-            return self._known("queued", is_in_hand=True) if seen.word in WAITING_WORDS else self._silent(seen)
         if state.worker is not None and state.worker.is_gone():
             return self._known("failed", "its process ended without a word (killed?)")
         return self._known("lost", self._silence())
 
-    def _silent(self, seen: SeenJob) -> Known:
-        return self._known("lost", f"{self._silence()}: {seen.word}") if seen.alive else self._gone(seen, "killed: ")
+    def _by_scheduler(self, seen: SeenJob) -> Known:
+        """One that hangs is in the hands of its job: that has to be cancelled before another may begin."""
+        if not seen.alive:
+            return self._gone(seen, "killed: ")
+        if seen.word in WAITING_WORDS:
+            return self._known("queued", is_in_hand=True)
+        if not self._is_silent():
+            return self._known("running", is_in_hand=True)
+        return self._known("lost", f"{self._silence()}: {seen.word}; `sweep cancel` ends it", is_in_hand=True)
 
     def _come_back(self, seen: SeenJob) -> Known:
         """A scheduler starts an interrupted job again, unless it has given it up."""
@@ -225,8 +236,11 @@ class _Found:
         assert self._state is not None, "nothing is known"
         return self._state.status == "running" and (self._holder is None or not self._holder.is_alive)
 
+    def _is_late(self) -> bool:
+        return self._holder is not None and self._holder.age > SILENT_AFTER
+
     def _is_scheduled(self) -> bool:
-        return self.job.startswith(SCHEDULED)
+        return is_scheduled(self.job)
 
     def _silence(self) -> str:
         age = f" for {self._holder.age:.0f} s" if self._holder and not self._holder.is_given_back else ""

@@ -9,14 +9,19 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from harness.errors import UserError, disk_error, unknown_name
+from harness.executing import executed
 from harness.files import write_text
 from harness.frozen import Frozen
-from harness.launch_settings import LaunchSettings
+from harness.launch_settings import Asked
 from harness.spec import RunConfig
 
 SWEEPS, FILE = "sweeps", "sweep.json"
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DIGITS_OF_NAME = 8
+
+
+class Damaged(UserError):  # noqa: N818 (an outcome like any other, for who is about to write it anew)
+    """A sweep that cannot be read."""
 
 
 class Sweep(Frozen):
@@ -25,7 +30,7 @@ class Sweep(Frozen):
     name: str
     begun: datetime
     command: tuple[str, ...]
-    launch: LaunchSettings
+    launch: Asked
     runs: tuple[RunConfig, ...]
 
 
@@ -35,14 +40,22 @@ def name_of(configs: Sequence[RunConfig]) -> str:
 
 
 def require_free(runs: Path, name: str, configs: Sequence[RunConfig]) -> None:
-    """Raise UserError for a name that is no safe file name, or that stands for another grid."""
+    """Raise UserError for a name that is no safe file name, or that stands for another grid.
+
+    A sweep that cannot be read stands for the grid that it is called after, if it is.
+    """
     if not SAFE_NAME.fullmatch(name):
         raise UserError(
             f"{name!r} cannot name a sweep", "use letters, digits, dots, dashes and underscores: --name counts-on-sit"
         )
     if not _path(runs, name).exists():
         return
-    known = load(runs, name).runs
+    try:
+        known = load(runs, name).runs
+    except Damaged:
+        if name == name_of(configs):
+            return
+        raise
     if {config.run_id for config in known} != {config.run_id for config in configs}:
         raise UserError(
             f"the sweep {name} is another grid, of {len(known)} runs; this one has {len(configs)}",
@@ -74,9 +87,9 @@ def load(runs: Path, name: str | None = None) -> Sweep:
     try:
         return Sweep.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UserError(
+        raise Damaged(
             f"{path} is damaged, or another version of this program wrote it: {error.errors()[0]['msg']}",
-            "give the command again that began it: its runs are found again",
+            "delete it, and give the command again that began it: its runs are found again",
         ) from error
     except OSError as error:
         raise disk_error(path, error) from error
@@ -84,11 +97,9 @@ def load(runs: Path, name: str | None = None) -> Sweep:
 
 def placed(sweep: Sweep, runs: str, results: str | None) -> Sweep:
     """The sweep as seen from here: its runs in the folder in which it was found, its records in `results` if given."""
-    update = {"runs": runs} if results is None else {"runs": runs, "results": results}
-    configs = (
-        config.model_copy(update={"execution": config.execution.model_copy(update=update)}) for config in sweep.runs
-    )
-    return sweep.model_copy(update={"runs": tuple(configs)})
+    places = {"runs": runs} if results is None else {"runs": runs, "results": results}
+    absolute = {name: str(Path(place).absolute()) for name, place in places.items()}
+    return sweep.model_copy(update={"runs": tuple(executed(config, **absolute) for config in sweep.runs)})
 
 
 def _path(runs: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.launcher_names import is_scheduled
 from harness.spec import RunConfig
 from harness.sweep_estimate import Estimate
 from harness.sweep_status import Known, counts
@@ -96,5 +97,5 @@ def _progress(known: Known) -> str:
 
 def _where(known: Known) -> str:
     """The machine that works on it, and its job where a scheduler gave it a number."""
-    job = known.job if known.job.startswith("slurm:") else ""
+    job = known.job if is_scheduled(known.job) else ""
     return " ".join(filter(None, [known.host if known.status == "running" else "", job]))

@@ -5,12 +5,12 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.lease import holder
-from harness.run_state import RunState, read_state
+from harness.run_state import RunState, jobs_of, read_state
 from tests.builders import Said, harness, quick_changes, quick_words
 
 SECONDS_TO_WAIT = 240
@@ -33,12 +33,16 @@ class Ground(ABC):
         """Give a `sweep` command; returns when its jobs are in the launcher's hands, not when they are done."""
 
     @abstractmethod
+    def launch_at_once(self, *commands: Sequence[str]) -> None:
+        """Give several `sweep` commands at the same moment; returns when all have ended, none of them in failure."""
+
+    @abstractmethod
     def start_again(self, run: Shown) -> None:
         """Stop what works on a run in good order, and have it started again."""
 
     def begin(self, *words: str, change: str = "") -> None:
         """Start a sweep of quick runs, `words` say which, with one `change` of their fields."""
-        self.launch("--backbone", "sit", "--threads", "1", *sets(change), *words)
+        self.launch(*quick_grid(*words, change=change))
 
     def ask(self, *words: str) -> Said:
         """What `sweep status`, `resume` or `cancel` says of the sweep here."""
@@ -84,6 +88,11 @@ class Ground(ABC):
         """The only run of the sweep."""
         [run] = self.runs()
         return run
+
+
+def quick_grid(*words: str, change: str = "") -> list[str]:
+    """The command of a sweep of quick runs."""
+    return ["--backbone", "sit", "--threads", "1", *sets(change), *words]
 
 
 def sets(*changes: str) -> list[str]:
@@ -154,12 +163,12 @@ def what_is_cancelled_ends_and_keeps_what_it_has(ground: Ground) -> None:
 
 def two_sweeps_at_once_make_each_run_once(ground: Ground) -> None:
     grid = ("--registers", "none,dsr", "--seeds", "0-1")
-    ground.begin(*grid, "--name", "one")
-    ground.begin(*grid, "--name", "two")
+    ground.launch_at_once(*(quick_grid(*grid, "--name", name) for name in ("one", "two")))
     wait_until(lambda: _all_finished(ground, "one") and _all_finished(ground, "two"), "the end of both")
     assert len(ground.records()) == 4
     runs = json.loads(ground.ask("status", "two", "--json").out)["runs"]
     assert [len(ground.state(run).attempts) for run in runs] == [1] * 4
+    assert [len(jobs_of(ground.folder(run))) for run in runs] == [1] * 4
 
 
 def a_mistake_of_the_users_is_told_and_not_tried_again(ground: Ground, run_id: str) -> None:

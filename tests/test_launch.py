@@ -6,15 +6,27 @@ Commands of Slurm are small scripts here that write down how they are called; `t
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import submitit
 
 from harness import launch, slurm
 from harness.errors import UserError
+from harness.executing import executed
 from harness.job import Job
 from harness.launch import DebugLauncher, LocalLauncher, SlurmLauncher, launcher_of
-from harness.launch_settings import LaunchSettings, SlurmSettings, add_launch_flags, minutes_of, settings_of
-from harness.local_pool import LOCAL, pool_name
+from harness.launch_settings import (
+    Asked,
+    LaunchSettings,
+    SlurmSettings,
+    add_launch_flags,
+    asked_by,
+    minutes_of,
+    settings_of,
+)
+from harness.launcher_names import DEBUG, LOCAL
+from harness.local_pool import Pool
 from harness.run_state import jobs_of, note, read_state
 from harness.spec import RunConfig
 from harness.workspace import of
@@ -61,10 +73,18 @@ def cluster(command: FakeCommand, tmp_path: Path) -> Path:
     return scripts
 
 
-def settings(*words: str) -> LaunchSettings:
+def asked(*words: str, before: Asked | None = None) -> Asked:
     parser = argparse.ArgumentParser()
     add_launch_flags(parser)
-    return settings_of(parser.parse_args(words))
+    return asked_by(parser.parse_args(words), before)
+
+
+def settings(*words: str) -> LaunchSettings:
+    return settings_of(asked(*words))
+
+
+def on_slurm(*words: str) -> SlurmSettings:
+    return settings("--launcher", "slurm", *words).slurm
 
 
 def two_runs(place: Path) -> list[RunConfig]:
@@ -92,15 +112,45 @@ def test_what_is_no_time_is_refused(time: object) -> None:
 def test_without_a_word_it_runs_here(place: Path) -> None:
     found = settings()
     assert found.launcher == "local"
-    assert found.local.gpus == ()
     assert isinstance(launcher_of(found), LocalLauncher)
 
 
-def test_every_gpu_has_a_worker(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert settings().local.gpus == ("2", "5")
-    assert settings().local.workers == 2
-    assert settings("--workers", "1").local.workers == 1
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--partition", "day"), "--partition is for Slurm"),
+        (("--time", "5", "--sbatch", "exclusive"), "--time, --sbatch are for Slurm"),
+        (("--launcher", "debug", "--gpus", "1"), "--gpus is for Slurm"),
+        (("--launcher", "slurm", "--workers", "2"), "--workers is for the local launcher"),
+    ],
+)
+def test_what_has_no_effect_is_not_taken_in_silence(place: Path, words: tuple[str, ...], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        settings(*words)
+
+
+def test_what_a_file_says_of_another_launcher_waits_for_it(place: Path) -> None:
+    (place / "dsr-bench.toml").write_text('workers = 3\n[slurm]\npartition = "day"\n')
+    assert settings().local.workers == 3
+    assert on_slurm().partition == "day"
+
+
+def test_gpus_are_those_of_each_run_wherever_it_goes(place: Path) -> None:
+    assert settings("--gpus", "2").local.gpus == 2
+    assert settings("--gpus", "2").slurm.gpus == 0
+    assert on_slurm("--gpus", "2").gpus == 2
+
+
+def test_flags_win_over_what_was_asked_before_and_what_follows_follows_anew(place: Path) -> None:
+    before = asked("--launcher", "slurm", "--time", "10", "--partition", "day", "--sbatch", "exclusive")
+    (place / "dsr-bench.toml").write_text('launcher = "local"\n[slurm]\npartition = "beside"\n')
+    after = settings_of(asked("--time", "20", "--sbatch", "nice=5", before=before))
+    assert (after.launcher, after.slurm.partition) == ("slurm", "day")
+    assert (after.slurm.time, after.slurm.evaluate_time) == (20, 20)
+    assert after.slurm.extra == {"exclusive": True, "nice": "5"}
+    named = settings_of(asked("--config", "dsr-bench.toml", before=before))
+    assert (named.launcher, named.slurm.partition, named.slurm.time) == ("local", "beside", 10)
+    assert settings_of(asked(before=before)) == settings_of(Asked.model_validate_json(before.model_dump_json()))
 
 
 def test_the_file_beside_one_holds_and_flags_hold_more(place: Path) -> None:
@@ -116,7 +166,7 @@ def test_the_file_beside_one_holds_and_flags_hold_more(place: Path) -> None:
 def test_a_file_that_is_named_comes_before_all_others(place: Path) -> None:
     (place / "dsr-bench.toml").write_text('[slurm]\naccount = "beside"\n')
     (place / "other.toml").write_text('[slurm]\nqos = "named"\n')
-    found = settings("--config", "other.toml").slurm
+    found = on_slurm("--config", "other.toml")
     assert (found.account, found.qos) == ("", "named")
 
 
@@ -154,17 +204,17 @@ def test_a_file_that_is_not_there_is_named(place: Path) -> None:
 
 
 def test_the_warning_fits_into_the_time(place: Path) -> None:
-    assert settings("--time", "1").slurm.signal_delay == 15
-    assert settings("--time", "1:00:00").slurm.signal_delay == 90
+    assert on_slurm("--time", "1").signal_delay == 15
+    assert on_slurm("--time", "1:00:00").signal_delay == 90
     with pytest.raises(UserError, match="warning 45 s"):
-        settings("--time", "1", "--signal-delay", "45")
+        on_slurm("--time", "1", "--signal-delay", "45")
 
 
 def test_several_gpus_train_and_one_evaluates_afterwards(place: Path) -> None:
-    many = settings("--gpus", "4", "--nodes", "2", "--time", "60").slurm
+    many = on_slurm("--gpus", "4", "--nodes", "2", "--time", "60")
     assert (many.processes, many.evaluate, many.evaluate_gpus, many.evaluate_time) == (8, "apart", 1, 60)
-    assert settings("--gpus", "1").slurm.evaluate == "together"
-    assert settings("--gpus", "4", "--evaluate", "together").slurm.evaluate == "together"
+    assert on_slurm("--gpus", "1").evaluate == "together"
+    assert on_slurm("--gpus", "4", "--evaluate", "together").evaluate == "together"
 
 
 def test_all_runs_are_one_array_and_know_their_jobs(cluster: Path, tmp_path: Path) -> None:
@@ -264,6 +314,88 @@ def test_what_slurm_refuses_was_never_queued(cluster: Path, command: FakeCommand
     assert jobs_of(of(first).folder) == []
 
 
+def refuse_the_second(command: FakeCommand, place: Path) -> None:
+    """A Slurm that takes one array, as job 8, and no other."""
+    command("sbatch", f'[ $(wc -l < {place}/sbatch.calls) = 1 ] && echo "job 8" || {{ echo no more >&2; exit 1; }}')
+
+
+def test_a_refused_evaluation_ends_the_training_that_was_submitted_for_it(
+    cluster: Path, command: FakeCommand, tmp_path: Path
+) -> None:
+    refuse_the_second(command, tmp_path)
+    ended = command("scancel")
+    with pytest.raises(UserError, match="Slurm refuses: no more"):
+        SlurmLauncher(SlurmSettings(gpus=2, evaluate="apart")).submit(jobs(tmp_path))
+    assert ended.read_text() == "--quiet 8\n"
+    assert [read_state(of(config).folder) for config in two_runs(tmp_path)] == [None, None]
+
+
+def test_what_could_not_be_ended_is_named(
+    cluster: Path, command: FakeCommand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse_the_second(command, tmp_path)
+    command("scancel", "echo 'scancel: error: Access denied' >&2; exit 1")
+    with pytest.raises(UserError, match="Slurm refuses"):
+        SlurmLauncher(SlurmSettings(gpus=2, evaluate="apart")).submit(jobs(tmp_path))
+    assert "jobs 8 go on, though not all could be submitted: scancel: Access denied" in capsys.readouterr().err
+
+
+def test_a_run_that_has_begun_meanwhile_keeps_its_state(cluster: Path, command: FakeCommand, tmp_path: Path) -> None:
+    first, _ = two_runs(tmp_path)
+    (of(first).folder).mkdir(parents=True)
+    begun = tmp_path / "begun.json"
+    note(begun.parent / "example", "running")
+    (tmp_path / "example" / "state.json").rename(begun)
+    refuse_the_second(command, tmp_path)
+    command("scancel", f"cp {begun} {of(first).folder}/state.json")
+    with pytest.raises(UserError, match="Slurm refuses"):
+        SlurmLauncher(SlurmSettings(gpus=2, evaluate="apart")).submit(jobs(tmp_path))
+    state = read_state(of(first).folder)
+    assert state is not None
+    assert state.status == "running"
+
+
+def test_where_a_log_cannot_be_linked_nothing_stays_submitted(
+    cluster: Path, command: FakeCommand, tmp_path: Path
+) -> None:
+    ended = command("scancel")
+    folder = of(two_runs(tmp_path)[1]).folder
+    folder.mkdir(parents=True)
+    (folder / "logs").write_text("no folder")
+    with pytest.raises(UserError, match="logs"):
+        SlurmLauncher(SlurmSettings()).submit(jobs(tmp_path))
+    assert ended.read_text() == "--quiet 8\n"
+    assert read_state(folder) is None
+
+
+def test_a_link_to_a_log_of_the_same_name_is_replaced(cluster: Path, tmp_path: Path) -> None:
+    log = of(two_runs(tmp_path)[0]).folder / "logs" / "slurm-8.log"
+    log.parent.mkdir(parents=True)
+    log.symlink_to("nowhere")
+    SlurmLauncher(SlurmSettings()).submit(jobs(tmp_path)[:1])
+    assert log.readlink().name == "8_0_log.out"
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads"), [((0, 0, 1), 64), ((0, 0, 2), 32), ((3, 0, 1), 3), ((3, 4, 1), 3), ((0, 4, 2), 4)]
+)
+def test_a_node_gives_the_threads_that_nobody_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[int, int, int], threads: int
+) -> None:
+    """`asked` are --threads, --cpus and the tasks on the node."""
+    typed, cpus, tasks = asked
+    here = SimpleNamespace(num_tasks=tasks, num_nodes=1, job_id="8", global_rank=0, local_rank=0)
+    done = []
+    monkeypatch.setattr(submitit, "JobEnvironment", lambda: here)
+    monkeypatch.setattr(
+        submitit.helpers, "TorchDistributedEnvironment", lambda: SimpleNamespace(export=lambda **_: None)
+    )
+    monkeypatch.setattr(launch, "cores", lambda: 64)
+    monkeypatch.setattr(launch, "carry_out", lambda job, name, restart: done.append(job))
+    launch._Task(Job(config=executed(quick_config(tmp_path), threads=typed)), cpus)()
+    assert [job.config.execution.threads for job in done] == [threads]
+
+
 def test_where_there_is_no_slurm_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="no sbatch"):
@@ -318,18 +450,18 @@ def test_a_slurm_that_does_not_answer_is_no_slurm_without_jobs(command: FakeComm
 
 def test_all_jobs_are_cancelled_at_once(command: FakeCommand) -> None:
     calls = command("scancel")
-    launch.cancel(["slurm:3_0", "slurm:3_1", pool_name()])
+    launch.cancel(["slurm:3_0", "slurm:3_1", f"{LOCAL}/runs/sweeps/pools/1"])
     assert calls.read_text() == "--quiet 3_0 3_1\n"
     command("scancel", "echo 'scancel: error: Kill job error on job id 3: Access denied' >&2; exit 1")
     with pytest.raises(UserError, match="Access denied"):
         launch.cancel(["slurm:3"])
 
 
-def test_every_launcher_is_asked_for_its_own_jobs() -> None:
-    here = pool_name()
-    gone = here.replace(LOCAL, f"{LOCAL}1")
-    seen = launch.look([here, gone, here.replace(LOCAL, launch.DEBUG)])
-    assert [found.alive for found in seen.values()] == [True, False, True]
+def test_every_launcher_is_asked_for_its_own_jobs(tmp_path: Path) -> None:
+    names = [Pool(tmp_path).name, f"{LOCAL}{tmp_path}/none", Pool(tmp_path, DEBUG).name, f"{DEBUG}{tmp_path}/none"]
+    seen = launch.look(names)
+    assert [found.alive for found in seen.values()] == [True, False, True, False]
+    assert seen[names[1]].word == "the sweep that was to start it has ended"
 
 
 def test_the_debug_launcher_works_in_this_process_until_the_first_error(
@@ -339,10 +471,15 @@ def test_the_debug_launcher_works_in_this_process_until_the_first_error(
     done = []
 
     def carry_out(job: Job, name: str) -> None:
+        assert launch.look([name])[name].alive
         done.append((job, name))
         raise UserError("it fails", "see")
 
     monkeypatch.setattr(launch, "carry_out", carry_out)
+    rest = DebugLauncher().submit([first, second])
+    assert done == []
     with pytest.raises(UserError, match="it fails"):
-        DebugLauncher().submit([first, second])
-    assert done == [(first, jobs_of(of(first.config).folder)[-1])]
+        rest()
+    [name] = jobs_of(of(first.config).folder)
+    assert done == [(first, name)]
+    assert not launch.look([name])[name].alive

@@ -1,9 +1,10 @@
 """Sweeps on a real Slurm: `pytest -m slurm` starts one on this machine, and whoever asks for it gets it or an error."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,13 @@ from harness.slurm import words_of
 from harness.workspace import of
 from tests import launch_scenarios as scenarios
 from tests.builders import harness, quick_config
-from tests.launch_scenarios import LONG, ONE_RUN, Ground, Shown, sets, wait_until
+from tests.launch_scenarios import LONG, ONE_RUN, Ground, Shown, quick_grid, sets, wait_until
 from tests.slurm.cluster import FOLDER
 
 pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).parent.parent
-SECONDS_TO_COME_UP = 400
+SECONDS_TO_COME_UP, SECONDS_TO_SUBMIT = 400, 120
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,6 +51,11 @@ class Cluster(Ground):
         flags = () if words[0] == "resume" else ("--launcher", "slurm", "--results", "results")
         said = harness("sweep", *words, *flags, "--runs", "runs", cwd=self.place)
         assert said.code == 0, said.err
+
+    def launch_at_once(self, *commands: Sequence[str]) -> None:
+        words = [sys.executable, "-m", "harness", "sweep", "--launcher", "slurm"]
+        both = [subprocess.Popen([*words, *command], cwd=self.place) for command in commands]
+        assert [command.wait(timeout=SECONDS_TO_SUBMIT) for command in both] == [0] * len(both)
 
     def start_again(self, run: Shown) -> None:
         slurm("scontrol", "requeue", self.job(run))
@@ -84,6 +90,25 @@ def test_twelve_runs_as_an_array_end_with_twelve_records(ground: Cluster) -> Non
     assert len({job.partition("_")[0] for job in jobs}) == 1, "one array"
     for run in ground.runs():
         assert "successful" in (ground.folder(run) / "logs" / f"slurm-{ground.job(run)}.log").read_text()
+
+
+def test_what_slurm_refuses_half_of_leaves_nothing_running(ground: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training is taken, and the evaluation after it is not."""
+    calls, real = ground.place / "calls", shutil.which("sbatch")
+    fickle = ground.place / "bin" / "sbatch"
+    fickle.parent.mkdir()
+    fickle.write_text(
+        f'#!/bin/sh\necho >> {calls}\n[ $(wc -l < {calls}) = 1 ] && exec {real} "$@"\necho full >&2; exit 1\n'
+    )
+    fickle.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fickle.parent}:{os.environ['PATH']}")
+    grid = quick_grid(*ONE_RUN, "--gpus", "2", "--device", "cpu", change=LONG)
+    said = harness("sweep", *grid, "--launcher", "slurm", cwd=ground.place)
+    assert (said.code, "Slurm refuses: full" in said.err) == (2, True), said.err
+    run = ground.the_run()
+    assert run["status"] in ("missing", "cancelled"), run
+    [name] = jobs_of(ground.folder(run))
+    wait_until(lambda: look([name])[name].word.startswith("CANCELLED"), "the end of what was submitted")
 
 
 def test_a_job_out_of_time_is_requeued_and_goes_on(long_run: Cluster) -> None:

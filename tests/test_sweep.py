@@ -1,17 +1,19 @@
 """A grid, and what becomes of it: its runs, its mistakes, its name, its file."""
 
 import argparse
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from harness import folder, tasks
+from harness import folder, sweep_cli, tasks
 from harness.arguments import add_changes
 from harness.bench_records import BenchCase, BenchRecord, Quartiles, append_bench
 from harness.errors import UserError
-from harness.launch_settings import LaunchSettings
+from harness.executing import executed, from_anywhere
+from harness.launch_settings import Asked
 from harness.records import Provenance
 from harness.request_cli import add_carrying_out, add_conditions
 from harness.resolve import Request, resolve
@@ -152,7 +154,7 @@ def test_the_table_says_in_what_runs_differ() -> None:
 
 
 def sweep_of(configs: tuple[RunConfig, ...], name: str) -> Sweep:
-    return Sweep(name=name, begun=datetime.now(UTC), command=(), launch=LaunchSettings(), runs=configs)
+    return Sweep(name=name, begun=datetime.now(UTC), command=(), launch=Asked(), runs=configs)
 
 
 def test_the_same_grid_is_the_same_sweep() -> None:
@@ -193,6 +195,45 @@ def test_a_damaged_sweep_says_so(tmp_path: Path, content: str) -> None:
         load(tmp_path, "mien")
 
 
+def test_a_sweep_that_cannot_be_read_is_in_the_way_of_no_grid_that_it_is_called_after(tmp_path: Path) -> None:
+    runs = expanded("sit", "none").configs
+    for name in ("mine", name_of(runs)):
+        keep(tmp_path, sweep_of(runs, name))
+        (tmp_path / "sweeps" / name / "sweep.json").write_text('{"of": "another version"}')
+    require_free(tmp_path, name_of(runs), runs)
+    with pytest.raises(UserError, match=r"delete it, and give the command again") as caught:
+        require_free(tmp_path, "mine", runs)
+    assert str(tmp_path / "sweeps" / "mine" / "sweep.json") in caught.value.problem
+
+
+def test_a_run_is_found_from_any_folder_and_stays_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("decoder.pt", "inception.pt"):
+        Path(name).touch()
+    (tmp_path / "owner").mkdir()
+    [config] = expanded("sit", "none").configs
+    given = executed(
+        config,
+        data="images",
+        weights="owner/model",
+        decoder="decoder.pt",
+        extractor_weights=("inception-clean=inception.pt",),
+        encoder="digits-vit",
+    )
+    kept = from_anywhere(given)
+    assert kept.run_id == config.run_id
+    assert kept.execution.model_dump(exclude_defaults=True, exclude={"threads"}) == {
+        "data": f"{tmp_path}/images",
+        "weights": "owner/model",
+        "decoder": f"{tmp_path}/decoder.pt",
+        "extractor_weights": (f"inception-clean={tmp_path}/inception.pt",),
+        "encoder": "digits-vit",
+        "references_dir": tmp_path / "references",
+        "results": f"{tmp_path}/results",
+        "runs": f"{tmp_path}/runs",
+    }
+
+
 def completed(file: Path, *words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backbone")
@@ -224,6 +265,34 @@ def test_a_file_says_what_flags_say_and_flags_win(tmp_path: Path) -> None:
         ("protocol.noise_levels=[0.1, 0.2]",),
         ("recipe.steps=5",),
     ]
+
+
+def test_every_flag_may_stand_in_a_file(tmp_path: Path) -> None:
+    plain = vars(completed_by_sweep(tmp_path, ""))
+    flags = sweep_parser(tmp_path).flags
+    for flag, name in flags._flags.items():
+        if flag == "set":
+            continue
+        known = next(action for action in flags._parser._actions if action.dest == name)
+        value = "true" if known.nargs == 0 else f'"{known.choices[-1] if known.choices else 3}"'
+        found = vars(completed_by_sweep(tmp_path, f"{flag} = {value}"))
+        changed = {each for each in found if found[each] != plain[each]} - {"flags", "all_flags"}
+        assert changed == {name}, flag
+
+
+def sweep_parser(place: Path) -> argparse.Namespace:
+    """What `sweep` makes of a command line, a grid file among it."""
+    verbs = argparse.ArgumentParser()
+    sweep_cli.add(verbs.add_subparsers())
+    return verbs.parse_args(["sweep", "--file", str(place / "grid.toml")])
+
+
+def completed_by_sweep(place: Path, text: str) -> argparse.Namespace:
+    (place / "grid.toml").write_text(text)
+    typed = sweep_parser(place)
+    found = typed.flags.completed(typed, typed.file)
+    assert isinstance(found, argparse.Namespace)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -266,12 +335,40 @@ def test_dry_run_shows_what_there_is_and_touches_nothing(tmp_path: Path) -> None
         (["--backbone", "sit", "--seeds", "2-1"], "not understood"),
         (["--file", "none.toml"], "there is no file none.toml"),
         (["status"], "no sweep was begun"),
-        (["--backbone", "sit", "status"], "backbone cannot be said of it"),
+        (["--backbone", "sit", "status"], "--backbone cannot be said of it"),
+        (["--time", "5", "--partition", "day", "cancel"], "--partition, --time cannot be said of it"),
+        (["--dry-run", "status"], "--dry-run cannot be said of it"),
+        (["--file", "grid.toml", "resume"], "--file cannot be said of it"),
+        (["--backbone", "sit", "--partition", "day"], "--partition is for Slurm, and this runs here"),
     ],
 )
 def test_mistakes_at_the_command_line(tmp_path: Path, words: list[str], reason: str) -> None:
     said = harness("sweep", *words, cwd=tmp_path)
     assert (said.code, reason in said.err, said.out) == (2, True, ""), said.err
+
+
+@pytest.mark.parametrize("words", [("--dry-run", "resume"), ("resume", "--dry-run")])
+def test_a_resumption_is_shown_before_it_starts(tmp_path: Path, words: tuple[str, ...]) -> None:
+    runs = expanded("sit", "dsr").configs
+    keep(tmp_path / "runs", sweep_of(runs, "mine"))
+    said = harness("sweep", *words, cwd=tmp_path)
+    assert said.code == 0, said.err
+    assert said.out.count("will start") == 2
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["sweeps"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--launcher", "slurm", "--time", "5", "resume"), ("resume", "--launcher", "slurm", "--time", "5")]
+)
+def test_a_resumption_takes_flags_of_the_launcher_wherever_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    keep(tmp_path / "runs", sweep_of(expanded("sit", "dsr").configs, "mine"))
+    said = harness("sweep", *words, cwd=tmp_path)
+    assert (said.code, "there is no Slurm here" in said.err) == (2, True), said.err
+    kept = load(tmp_path / "runs", "mine").launch
+    assert (kept.launcher, kept.slurm) == ("slurm", {"time": 5})
 
 
 def timed(config: RunConfig, device: str) -> BenchRecord:
@@ -308,6 +405,29 @@ def test_a_bench_says_how_long_runs_take_on_the_device_that_they_go_to(tmp_path:
     assert here.of(none) == Estimate(1.0, False, "bench training on CPU, sampling left out")
     assert there.of(dsr) == Estimate(1.0, True, "bench training on H200, sampling left out")
     assert (here.of(dsr), there.of(none)) == (None, None)
+
+
+def test_hours_are_those_of_the_device_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    append_bench(tmp_path / "results", timed(expanded("sit", "none").configs[0], "CPU"))
+    said = [
+        harness("sweep", "--backbone", "sit", "--dry-run", *words, cwd=tmp_path) for words in ((), ("--device", "cpu"))
+    ]
+    assert ["CPU-hours, by bench training on CPU" in each.out for each in said] == [False, True]
+
+
+def test_hours_of_several_devices_are_hours_of_each(tmp_path: Path) -> None:
+    [config] = expanded("sit", "none").configs
+    measurements = [{"name": name, "value": 900.0} for name in ("train_seconds", "sampling_seconds")]
+    record = {"status": "finished", "config": config.published().model_dump(mode="json"), "measurements": measurements}
+    made_by = {"device": "cuda", "machine": {"device": "H200"}}
+    place = tmp_path / "measured" / "digits" / "sit"
+    place.mkdir(parents=True)
+    for processes, hours in ((None, 0.5), (4, 2.0)):
+        shared = {"processes": processes} if processes else {}
+        text = json.dumps(record | {"provenance": made_by | shared})
+        (place / "20261101T000000000000Z-0.json").write_text(text)
+        assert Estimates(tmp_path, on_gpu=True).of(config) == Estimate(hours, True, "records of other seeds on H200")
 
 
 def test_hours_are_summed_apart_and_what_is_not_known_is_said() -> None:

@@ -4,15 +4,16 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from harness.run_state import jobs_of
+from harness.signals import TERMINATED
 from tests import launch_scenarios as scenarios
 from tests.builders import harness
-from tests.launch_scenarios import LONG, ONE_RUN, Ground, Shown, sets, wait_until
+from tests.launch_scenarios import LONG, ONE_RUN, SECONDS_TO_WAIT, Ground, Shown, sets, wait_until
 
 
 class LocalGround(Ground):
@@ -25,6 +26,10 @@ class LocalGround(Ground):
     def launch(self, *words: str) -> None:
         self.start(*words)
         wait_until(lambda: self.commands[-1].poll() is not None or "started" in self.said(), "a start")
+
+    def launch_at_once(self, *commands: Sequence[str]) -> None:
+        both = [self.start(*words) for words in commands]
+        assert [command.wait(timeout=SECONDS_TO_WAIT) for command in both] == [0] * len(both), self.said()
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Give a command, and do not wait."""
@@ -54,10 +59,10 @@ class LocalGround(Ground):
         self.launch("resume")
 
     def end(self) -> None:
-        for command in self.commands:
-            if command.poll() is None:
-                command.terminate()
-        assert [command.wait(timeout=60) for command in self.commands]
+        left = [command for command in self.commands if command.poll() is None]
+        for command in left:
+            command.terminate()
+        assert [command.wait(timeout=60) for command in left] == [TERMINATED] * len(left)
 
 
 @pytest.fixture
@@ -89,19 +94,37 @@ def test_what_is_cancelled_ends_and_keeps_what_it_has(ground: LocalGround) -> No
     assert "nothing to cancel" in ground.ask("cancel").out
 
 
-def test_two_sweeps_one_after_another_make_each_run_once(ground: LocalGround) -> None:
+def test_two_sweeps_at_once_make_each_run_once(ground: LocalGround) -> None:
     scenarios.two_sweeps_at_once_make_each_run_once(ground)
+    watched = ground.ask("status", "two", "--watch")
+    assert watched.out.splitlines() == ["sweep two, 4 runs: 4 finished"]
 
 
-def test_two_commands_at_the_same_time_start_each_run_once(ground: LocalGround) -> None:
-    words = ["--backbone", "sit", "--registers", "dsr", "--threads", "1", *sets()]
-    both = [ground.start(*words), ground.start(*words)]
-    assert [command.wait(timeout=240) for command in both] == [0, 0]
-    runs = ground.runs()
-    assert [run["status"] for run in runs] == ["finished"] * 2
-    assert [len(jobs_of(ground.folder(run))) for run in runs] == [1, 1]
-    watched = ground.ask("status", "--watch")
-    assert watched.out.splitlines() == [f"sweep {ground.name()}, 2 runs: 2 finished"]
+def test_a_sweep_can_be_asked_about_from_any_folder(ground: LocalGround) -> None:
+    ground.begin(*ONE_RUN)
+    assert ground.commands[-1].wait(timeout=SECONDS_TO_WAIT) == 0
+    elsewhere = ground.place / "elsewhere"
+    elsewhere.mkdir()
+    for words, said in ((("status",), "1 run: 1 finished"), (("resume",), "nothing to start")):
+        assert said in harness("sweep", *words, "--runs", "../runs", cwd=elsewhere).out
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_sweep_can_be_begun_in_the_debugger(ground: LocalGround) -> None:
+    said = harness("sweep", *scenarios.quick_grid(*ONE_RUN), "--launcher", "debug", cwd=ground.place)
+    assert (said.code, "1 run: 1 finished" in said.out) == (0, True), said.err
+    assert len(jobs_of(ground.folder(ground.the_run()))) == 1
+
+
+def test_runs_on_several_gpus_of_this_machine_are_runs_like_others(
+    ground: LocalGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a process for each; the GPUs are names without cards here, and the processes compute on the CPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    ground.begin(*ONE_RUN, "--gpus", "2", "--device", "cpu")
+    assert ground.commands[-1].wait(timeout=SECONDS_TO_WAIT) == 0, ground.said()
+    [record] = ground.records()
+    assert json.loads(record.read_text())["provenance"]["processes"] == 2
 
 
 def test_a_mistake_of_the_users_is_told(ground: LocalGround) -> None:
@@ -118,6 +141,7 @@ def test_a_killed_pool_leaves_nothing_that_cannot_be_resumed(ground: LocalGround
     ground.commands[-1].kill()
     ground.commands[-1].wait(timeout=60)
     assert [run["status"] for run in ground.runs()] == ["running", "failed"]
+    assert ground.runs()[1]["reason"] == "the sweep that was to start it has ended"
     ground.launch("resume")
     wait_until(lambda: all(run["status"] == "finished" for run in ground.runs()), "the end of both")
     assert len(ground.state(first).attempts) == 1

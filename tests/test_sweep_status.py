@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.lease import EXPIRES_AFTER, Lease, take
+from harness.errors import UserError
+from harness.lease import EXPIRES_AFTER, RENEWED_EVERY, Lease, take
 from harness.processes import ProcessIdentity, this_process
 from harness.resolve import Request, resolve
 from harness.run_state import Attempt, RunState, Status, note, note_job, write_state
 from harness.spec import Execution, RunConfig
 from harness.sweep_status import Known, SeenJob, counts, statuses
 from harness.sweep_table import by_interest, in_all, plan, table
-from harness.sweep_watch import fitting
+from harness.sweep_watch import SparingLook, fitting
 
 NOW = datetime.now(UTC)
 GONE = this_process().model_copy(update={"started": "before"})
@@ -82,10 +83,10 @@ def running(config: RunConfig, worker: ProcessIdentity, job: str = JOB) -> Lease
     return lease
 
 
-def silent(config: RunConfig, worker: ProcessIdentity, job: str = JOB) -> None:
+def silent(config: RunConfig, worker: ProcessIdentity, job: str = JOB, seconds: float = EXPIRES_AFTER + 5) -> None:
     """A run whose worker's last sign of life is too long ago."""
     lease = running(config, worker, job)
-    then = time.time() - EXPIRES_AFTER - 5
+    then = time.time() - seconds
     os.utime(lease.path, (then, then))
 
 
@@ -147,7 +148,7 @@ def test_a_process_elsewhere_that_is_silent_is_lost(config: RunConfig) -> None:
         (Seen(alive=False, word="FAILED 0:9"), "failed", "killed: FAILED 0:9"),
         (Seen(alive=False, word="OUT_OF_MEMORY"), "failed", "killed: OUT_OF_MEMORY"),
         (Seen(alive=False, word="CANCELLED by 0"), "cancelled", "CANCELLED by 0"),
-        (Seen(alive=True, word="RUNNING"), "lost", "no sign of life for 95 s: RUNNING"),
+        (Seen(alive=True, word="RUNNING"), "lost", "no sign of life for 95 s: RUNNING; `sweep cancel` ends it"),
         (Seen(alive=True, word="PENDING"), "queued", ""),
     ],
 )
@@ -155,6 +156,26 @@ def test_of_a_silent_job_the_scheduler_has_the_word(config: RunConfig, seen: See
     silent(config, ELSEWHERE)
     found = known(config, seen)
     assert (found.status, found.reason.replace("96 s", "95 s")) == (status, reason)
+    assert found.is_in_hand == seen.alive, "what hangs has to be cancelled before another may begin"
+
+
+@pytest.mark.parametrize(
+    ("seen", "status"),
+    [
+        (Seen(alive=True, word="RUNNING"), "running"),
+        (Seen(alive=False, word="CANCELLED by 0"), "cancelled"),
+        (Seen(alive=False, word="NODE_FAIL 1:0"), "failed"),
+        (Seen(alive=True, word="PENDING"), "queued"),
+    ],
+)
+def test_a_scheduler_is_asked_as_soon_as_a_sign_of_life_is_late(config: RunConfig, seen: Seen, status: Status) -> None:
+    silent(config, ELSEWHERE, seconds=2 * RENEWED_EVERY + 5)
+    assert known(config, seen).status == status
+
+
+def test_of_a_run_without_a_scheduler_nobody_is_asked_for_a_late_sign(config: RunConfig) -> None:
+    silent(config, ELSEWHERE, job="local:/pools/1", seconds=2 * RENEWED_EVERY + 5)
+    assert known(config).status == "running"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +210,7 @@ def test_a_scheduler_starts_an_interrupted_job_again_and_a_pool_does_not(config:
     assert known(config, Seen(alive=True, word="PENDING")).status == "queued"
     assert known(config, Seen(alive=False, word="CANCELLED by 0")).status == "cancelled"
     assert known(config, Seen(alive=False, word="TIMEOUT")).status == "interrupted"
-    note_job(folder_of(config), "local:1-2@here~boot~space")
+    note_job(folder_of(config), "local:/pools/1")
     assert known(config, Seen(alive=True, word="")).status == "interrupted"
 
 
@@ -240,3 +261,29 @@ def test_a_terminal_shows_as_many_runs_as_it_has_room_for_what_moves_first(
     assert lines[1].startswith(configs[11].run_id)
     assert lines[-1] == "... 7 more"
     assert max(map(len, lines)) <= 40
+
+
+def test_who_watches_asks_a_scheduler_now_and_then_and_a_pool_each_time() -> None:
+    launchers = Launchers(slurm=Seen(alive=False, word="FAILED"), local=Seen(alive=True, word="RUNNING"))
+    look = SparingLook(launchers)
+    for _ in range(2):
+        seen = look([JOB, "local:/pools/1"])
+        assert (seen[JOB].word, seen["local:/pools/1"].word) == ("FAILED", "RUNNING")
+    assert look(["slurm:8"])["slurm:8"].alive, "of this one nothing is known yet"
+    assert launchers.asked == [[JOB], ["local:/pools/1"], ["local:/pools/1"]]
+
+
+def test_a_scheduler_that_does_not_answer_is_spoken_of_once_and_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+    answers: list[Seen | None] = [Seen(alive=True, word="RUNNING"), None, None, Seen(alive=False, word="FAILED"), None]
+
+    def launchers(names: Sequence[str]) -> Mapping[str, SeenJob]:
+        answer = answers.pop(0)
+        if answer is None:
+            raise UserError("Slurm does not answer", "try again later")
+        return dict.fromkeys(names, answer)
+
+    look = SparingLook(launchers, seconds_between=0)
+    assert [look([JOB])[JOB].word for _ in range(4)] == ["RUNNING", "RUNNING", "RUNNING", "FAILED"]
+    assert capsys.readouterr().err == "Slurm does not answer; watching goes on\n"
+    assert look([JOB])[JOB].word == "FAILED"
+    assert capsys.readouterr().err == "Slurm does not answer; watching goes on\n"
