@@ -59,6 +59,13 @@ class Ddpm:
         self.posterior_log_variance_clipped = np.log(np.append(posterior[1:2], posterior[1:]))
         self.posterior_mean_coef1 = betas * np.sqrt(before) / (1.0 - bars)
         self.posterior_mean_coef2 = (1.0 - before) * np.sqrt(1.0 - betas) / (1.0 - bars)
+        self._original_steps = _Lookup(self.timestep_map)
+        self._signal, self._noise = _Lookup(np.sqrt(bars)), _Lookup(np.sqrt(1.0 - bars))
+        self._log_noise_variance = _Lookup(np.log(1.0 - bars))
+        self._data_of_state, self._data_of_noise = _Lookup(np.sqrt(1.0 / bars)), _Lookup(np.sqrt(1.0 / bars - 1.0))
+        self._mean_of_data, self._mean_of_state = map(_Lookup, (self.posterior_mean_coef1, self.posterior_mean_coef2))
+        self._log_small, self._log_betas = map(_Lookup, (self.posterior_log_variance_clipped, np.log(betas)))
+        self._log_large = _Lookup(np.log(np.append(posterior[1], betas[1:])))
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -69,8 +76,7 @@ class Ddpm:
 
     def noised(self, data: Tensor, noise: Tensor, index_N: Tensor) -> Tensor:
         """q(x_t | x_0): sqrt(abar) data + sqrt(1 - abar) noise."""
-        signal = _at(np.sqrt(self.alphas_cumprod), index_N, data)
-        return signal * data + _at(np.sqrt(1.0 - self.alphas_cumprod), index_N, data) * noise
+        return self._signal.at(index_N, data) * data + self._noise.at(index_N, data) * noise
 
     def loss(
         self, model: Model, data: Tensor, noise: Tensor, index_N: Tensor, element_weight: Tensor | float = 1.0
@@ -113,8 +119,8 @@ class Ddpm:
     def prior_bits(self, data: Tensor) -> Tensor:
         """KL(q(x_T | x_0) || N(0, 1)), bits per dimension, (N,)."""
         last_N = torch.full((len(data),), len(self) - 1, device=data.device)
-        mean = _at(np.sqrt(self.alphas_cumprod), last_N, data) * data
-        log_variance = _at(np.log(1.0 - self.alphas_cumprod), last_N, data)
+        mean = self._signal.at(last_N, data) * data
+        log_variance = self._log_noise_variance.at(last_N, data)
         zero = torch.zeros_like(mean)
         return _gaussian_kl(mean, log_variance, zero, zero).flatten(1).mean(1) / NATS_PER_BIT
 
@@ -125,15 +131,14 @@ class Ddpm:
 
     def posterior(self, data: Tensor, x: Tensor, index_N: Tensor) -> tuple[Tensor, Tensor]:
         """(mean, log variance) of q(x_{t-1} | x_t, x_0)."""
-        mean = _at(self.posterior_mean_coef1, index_N, x) * data + _at(self.posterior_mean_coef2, index_N, x) * x
-        return mean, _at(self.posterior_log_variance_clipped, index_N, x)
+        mean = self._mean_of_data.at(index_N, x) * data + self._mean_of_state.at(index_N, x) * x
+        return mean, self._log_small.at(index_N, x)
 
     def denoise(self, model: Model, x: Tensor, index_N: Tensor, *, clip_denoised: bool) -> Denoised:
         """p(x_{t-1} | x_t) and the data that it implies."""
         noise, logits = self._split(model(x, self._original(index_N)), x)
         log_variance = self._log_variance(logits, x, index_N)
-        bars = self.alphas_cumprod
-        data = _at(np.sqrt(1.0 / bars), index_N, x) * x - _at(np.sqrt(1.0 / bars - 1.0), index_N, x) * noise
+        data = self._data_of_state.at(index_N, x) * x - self._data_of_noise.at(index_N, x) * noise
         if clip_denoised:
             data = data.clamp(-1, 1)
         mean, _ = self.posterior(data, x, index_N)
@@ -159,9 +164,7 @@ class Ddpm:
             index_N = _all(index, x)
             data = self.denoise(model, x, index_N, clip_denoised=sampler.clip_denoised).data
             bar, previous = self.alphas_cumprod[index], self.alphas_cumprod_previous[index]
-            implied = (_at(np.sqrt(1.0 / self.alphas_cumprod), index_N, x) * x - data) / _at(
-                np.sqrt(1.0 / self.alphas_cumprod - 1.0), index_N, x
-            )
+            implied = (self._data_of_state.at(index_N, x) * x - data) / self._data_of_noise.at(index_N, x)
             sigma = sampler.eta * math.sqrt((1 - previous) / (1 - bar)) * math.sqrt(1 - bar / previous)
             x = data * math.sqrt(previous) + math.sqrt(1 - previous - sigma**2) * implied
             kick = sigma * fresh_noise()
@@ -170,7 +173,7 @@ class Ddpm:
             yield x, data
 
     def _original(self, index_N: Tensor) -> Tensor:
-        return torch.as_tensor(self.timestep_map, device=index_N.device)[index_N]
+        return self._original_steps.on(index_N.device)[index_N]
 
     def _split(self, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.variance != "learned_range":
@@ -180,14 +183,31 @@ class Ddpm:
         return noise, logits
 
     def _log_variance(self, logits: Tensor | None, x: Tensor, index_N: Tensor) -> Tensor:
-        least = _at(self.posterior_log_variance_clipped, index_N, x)
+        least = self._log_small.at(index_N, x)
         if logits is not None:
             share = (logits + 1) / 2
-            return share * _at(np.log(self.betas), index_N, x) + (1 - share) * least
+            return share * self._log_betas.at(index_N, x) + (1 - share) * least
         if self.variance == "fixed_small":
             return least.expand_as(x)
-        large = np.log(np.append(self.posterior_variance[1], self.betas[1:]))
-        return _at(large, index_N, x).expand_as(x)
+        return self._log_large.at(index_N, x).expand_as(x)
+
+
+class _Lookup:
+    """A table that stays on each device where it was looked up once: a copy in every step would be waited for."""
+
+    def __init__(self, table: Table | npt.NDArray[np.int64]) -> None:
+        self._table = table
+        self._copies: dict[torch.device, Tensor] = {}
+
+    def at(self, index_N: Tensor, like: Tensor) -> Tensor:
+        """The float32 entries at (N,), beside a state."""
+        return self.on(index_N.device)[index_N].float().view(-1, *[1] * (like.dim() - 1))
+
+    def on(self, device: torch.device) -> Tensor:
+        """All entries as they are."""
+        if device not in self._copies:
+            self._copies[device] = torch.as_tensor(self._table, device=device)
+        return self._copies[device]
 
 
 def _betas(schedule: str) -> Table:
@@ -196,12 +216,6 @@ def _betas(schedule: str) -> Table:
     edges = np.cos((np.arange(NUM_STEPS + 1) / NUM_STEPS + 0.008) / 1.008 * math.pi / 2) ** 2
     capped: Table = np.minimum(1.0 - edges[1:] / edges[:-1], 0.999)
     return capped
-
-
-def _at(table: Table, index_N: Tensor, like: Tensor) -> Tensor:
-    """The table's float32 entries at (N,), beside a state."""
-    entries = torch.as_tensor(table, device=index_N.device)[index_N].float()
-    return entries.view(-1, *[1] * (like.dim() - 1))
 
 
 def _all(index: int, x: Tensor) -> Tensor:

@@ -57,6 +57,14 @@ class World:
         yield
 
     @contextmanager
+    def parting(self, say: Callable[[str], None]) -> Iterator[None]:  # noqa: ARG002
+        """Let this process `say` what went wrong in another one before it is ended for that, while this is open.
+
+        That is where it does not notice by itself, as in a sum on a GPU: nothing after this block is carried out then.
+        """
+        yield
+
+    @contextmanager
     def first_ahead(self) -> Iterator[None]:
         """Let the first process do alone what the others then find done."""
         if not self.is_first:
@@ -90,14 +98,14 @@ def require_shares(config: RunConfig) -> None:
 def joined(execution: Execution) -> Iterator[World]:
     """The world of this process, from when all have met until it leaves: ALONE where there is no other.
 
-    They meet where torchrun, or whatever else started them, says in MASTER_ADDR and MASTER_PORT, and only the first one
-    shows progress.  Raises UserError
-    where nobody says that, or there is no GPU for each.
+    They meet where torchrun, or whatever else started them, says in MASTER_ADDR and MASTER_PORT, and leave together.
+    Only the first one shows progress.  Raises UserError where nobody says where to meet, not all come, or there is no
+    GPU for each; and for what went wrong in another process, in place of not reaching it.
     """
     if execution.processes == 1:
         yield ALONE
         return
     from harness.process_group import entered
 
-    with silent() if execution.rank else nullcontext(), entered(execution) as world, world.blaming():
+    with silent() if execution.rank else nullcontext(), entered(execution) as world:
         yield world

@@ -70,14 +70,15 @@ def extract_all(
     """Extract the features of all images into `folder`; an interrupted extraction goes on with the next piece.
 
     A piece is named after its images, so that no other images' features are ever taken for theirs.  Only one world may
-    fill a folder: its processes share the pieces, and all get all of them, in the images' order.  Raises UserError
-    where an image is no longer what it was when the digests were taken.
+    fill a folder: its processes share the pieces, each shows how far its own share is, and all get all pieces, in the
+    images' order.  Raises UserError where an image is no longer what it was when the digests were taken.
     """
     pieces = [_Piece(start, stop, _file(folder, digests_ND[start:stop])) for start, stop in chunks(stored.num_images)]
     missing = world.by_first(lambda: _missing(pieces, folder))
-    done = stored.num_images - sum(map(len, missing))
-    with Progress(f"features of {extractor.identity.name}", stored.num_images, done) as progress:
-        for piece in (missing[index] for index in world.share(len(missing))):
+    mine = [missing[index] for index in world.share(len(missing))]
+    done = len(world.share(stored.num_images - sum(map(len, missing))))
+    with Progress(f"features of {extractor.identity.name}", done + sum(map(len, mine)), done) as progress:
+        for piece in mine:
             pixels = stored.read(piece.start, piece.stop)
             if not np.array_equal(image_digests(pixels), digests_ND[piece.start : piece.stop]):
                 raise UserError(

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
@@ -327,12 +328,26 @@ class Flow:
         interval = self.training_interval()
         if self.objective.time_distribution == "uniform":
             return interval.at(uniform_N)
-        mean = -self.objective.time_mean if self.objective.toward_noise else self.objective.time_mean
-        ends = torch.tensor([interval.start, interval.end], dtype=torch.float64, device=uniform_N.device)
-        low, high = torch.special.ndtr((torch.logit(ends) - mean) / self.objective.time_std)
+        mean, (low, high) = self._time_mean, self._normal_ends
         normal_N = torch.special.ndtri(low + (high - low) * uniform_N.double())
         times_N = torch.sigmoid(mean + self.objective.time_std * normal_N)
         return times_N.clamp(interval.start, interval.end).to(uniform_N.dtype)
+
+    @property
+    def _time_mean(self) -> float:
+        """Of a logit-normal time, as the network counts it."""
+        return -self.objective.time_mean if self.objective.toward_noise else self.objective.time_mean
+
+    @cached_property
+    def _normal_ends(self) -> tuple[float, float]:
+        """How much of a normal distribution lies below either end of the training interval.
+
+        Numbers of the host: made on a GPU, they would be waited for in every step.
+        """
+        interval = self.training_interval()
+        ends = torch.tensor([interval.start, interval.end], dtype=torch.float64)
+        low, high = torch.special.ndtr((torch.logit(ends) - self._time_mean) / self.objective.time_std).tolist()
+        return low, high
 
     def _shifted(self, t: Tensor) -> Tensor:
         """Common times moved towards noise: a s / (1 + (a - 1) s) of the noise's share s = 1 - t."""

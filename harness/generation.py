@@ -13,12 +13,12 @@ from harness.comparability import UNGUIDED, guidance_used
 from harness.digits_judge import REFERENCE as DIGITS
 from harness.distributed import ALONE, World
 from harness.files import sha256_of, write_arrays, write_bytes
-from harness.images import Pixels, grid
+from harness.images import grid
 from harness.judging import Scores, find_judges, score_run, setting_of
 from harness.metrics import cost
 from harness.objective import is_adaptive
 from harness.records import Measurement, SampleGrid
-from harness.sample import Sampled, label_of, sample_all
+from harness.sample import Parts, Sampled, label_of, sample_all
 from harness.spec import Guidance, RunConfig
 from harness.stopwatch import Stopwatch
 from harness.workspace import Workspace
@@ -52,11 +52,11 @@ def make(config: RunConfig, space: Workspace, made_from: Sampled, precision: str
     """
     making = _Making(config, space, made_from, precision, world)
     with Stopwatch(space.folder / _seconds_file(world)) as watch:
-        pixels = making.sample(watch.keep)
+        parts = making.sample(watch.keep)
     seconds = cost.duration("sampling_seconds", watch.seconds)
-    if pixels is None:
+    if parts is None:
         return Made((), seconds, ("the training ended well, and sampling gave values that are no numbers",), None)
-    scores = making.judge(pixels, space.samples)
+    scores = making.judge(parts, space.samples)
     plain = _unguided(making)
     if not world.is_first:
         return None
@@ -64,7 +64,7 @@ def make(config: RunConfig, space: Workspace, made_from: Sampled, precision: str
         judged=(*scores.measurements, *plain.measurements),
         cost=seconds,
         notes=(*_sampling_notes(config, made_from.codec.device), *scores.notes, *plain.notes),
-        samples=_picture(config, pixels, space.picture),
+        samples=_picture(config, parts, space.picture),
     )
 
 
@@ -78,7 +78,7 @@ class _Making:
     precision: str
     world: World
 
-    def sample(self, on_part: Callable[[], None]) -> Pixels | None:
+    def sample(self, on_part: Callable[[], None]) -> Parts | None:
         """All images; batches belong to the weights that made them, to what decodes them, and to the guidance."""
         words = [self.world.by_first(lambda: sha256_of(self.space.weights)[:12])]
         words += [(self.made_from.codec.weights_sha256 or "")[:12]]
@@ -86,12 +86,12 @@ class _Making:
         folder = self.space.sample_parts / "-".join(filter(None, words))
         return sample_all(self.config, self.made_from, folder, self.precision, on_part, world=self.world)
 
-    def judge(self, pixels: Pixels, kept: Path) -> Scores:
+    def judge(self, parts: Parts, kept: Path) -> Scores:
         """What samples score against the references of the task, and those that were asked for."""
-        labels = label_of(self.config, np.arange(len(pixels)))
+        labels = label_of(self.config, np.arange(self.config.protocol.num_images))
         with self.world.first_ahead():
             if self.world.is_first:
-                write_arrays(kept, {"arr_0": pixels.transpose(0, 2, 3, 1), "labels": labels})
+                write_arrays(kept, {"arr_0": parts.whole().transpose(0, 2, 3, 1), "labels": labels})
         names = _references(self.config)
         if not names:
             return Scores([], ["not judged: name references (--references, or later `eval --run`)"])
@@ -107,10 +107,10 @@ def _unguided(guided: _Making) -> Scores:
     protocol = config.protocol.model_copy(update={"guidance": Guidance()})
     registers = config.registers.model_copy(update={"guidance": None})
     plain = replace(guided, config=config.model_copy(update={"protocol": protocol, "registers": registers}))
-    pixels = plain.sample(lambda: None)
-    if pixels is None:
+    parts = plain.sample(lambda: None)
+    if parts is None:
         return Scores([], ["sampling without guidance gave values that are no numbers"])
-    return Scores(plain.judge(pixels, guided.space.unguided_samples).measurements, [])
+    return Scores(plain.judge(parts, guided.space.unguided_samples).measurements, [])
 
 
 def _seconds_file(world: World) -> str:
@@ -132,13 +132,13 @@ def _sampling_notes(config: RunConfig, device: torch.device) -> list[str]:
     return []
 
 
-def _picture(config: RunConfig, pixels: Pixels, path: Path) -> SampleGrid:
+def _picture(config: RunConfig, parts: Parts, path: Path) -> SampleGrid:
     """A row for each class, or for the first ten; its images in the order they were made, none picked."""
     classes = config.task.num_classes
-    rows, columns = min(classes, GRID_ROWS), min(len(pixels) // classes, GRID_COLUMNS)
+    rows, columns = min(classes, GRID_ROWS), min(config.protocol.num_images // classes, GRID_COLUMNS)
     indices = np.arange(rows)[:, None] + classes * np.arange(columns)
     encoded = BytesIO()
-    grid(pixels[indices.ravel()], columns).save(encoded, "PNG")
+    grid(parts.of(indices.ravel()), columns).save(encoded, "PNG")
     write_bytes(path, encoded.getvalue())
     return SampleGrid(
         file="to-be-named.png",

@@ -6,9 +6,10 @@ compared in float32 on the network's own axis, because official intervals have e
 
 # N batch, C channels of the prediction, D of them data channels
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,18 +33,31 @@ class Asked:
     without_registers: Ask
 
 
-def guided(asked: Asked, guidance: Guidance, registers: RegisterGuidance | None, axis: TimeAxis, channels: int) -> Ask:
+def guided(
+    asked: Asked,
+    guidance: Guidance,
+    registers: RegisterGuidance | None,
+    axis: TimeAxis,
+    channels: int,
+    *,
+    scales: Iterable[float] = (),
+) -> Ask:
     """One model from several: what guidance by a class, a guide or registers makes of their predictions.
 
     `channels` are the data channels.  No forward pass is made that a scale of 1 would throw away.  With both kinds of
     guidance v = v_against + scale (v_with - v_against) + register scale (v_with - v_without), as Register Guidance
     publishes it; with registers alone v = v_without + register scale (v_with - v_without).
+
+    `scales` are those of the first calls, in their order, where they are known before: of any other call the time is
+    read, for which a GPU would be waited for.
     """
-    width = guided_channels(guidance, channels)
+    width, known = guided_channels(guidance, channels), iter(scales)
 
     def model(x: Tensor, t_N: Tensor) -> Tensor:
         conditional = asked.conditional(x, t_N)
-        scale = float(scale_at(guidance, t_N[:1], axis)[0])
+        scale = next(known, None)
+        if scale is None:
+            scale = float(scale_at(guidance, t_N[:1], axis)[0])
         out = conditional if scale == 1 else classifier_free(conditional, asked.against(x, t_N), scale, width)
         if registers is None:
             return out
@@ -56,9 +70,9 @@ def guided(asked: Asked, guidance: Guidance, registers: RegisterGuidance | None,
 def scale_at(guidance: Guidance, t_N: Tensor, axis: TimeAxis) -> Tensor:
     """The scale at each of the network's own times, (N,)."""
     low, high = guidance.interval
-    first, last = (torch.tensor(axis(end), dtype=torch.float32, device=t_N.device) for end in (low, high))
+    first, last = (float(np.float32(axis(end))) for end in (low, high))
     times_N = t_N.float()
-    inside = (torch.minimum(first, last) <= times_N) & (times_N <= torch.maximum(first, last))
+    inside = (min(first, last) <= times_N) & (times_N <= max(first, last))
     if guidance.edges == "left-open" or (guidance.edges == "open" and low > 0):
         inside = inside & (times_N != first)
     if guidance.edges == "open":

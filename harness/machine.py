@@ -1,5 +1,8 @@
 """Which device of this machine is computed on, and with how many threads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from harness.errors import UserError
@@ -44,3 +47,13 @@ def start(wanted: str, threads: int) -> torch.device:
     if threads:
         torch.set_num_threads(threads)
     return find_device(wanted)
+
+
+@contextmanager
+def memory_explained(doing: str, remedy: str) -> Iterator[None]:
+    """Raise UserError where a GPU's memory is too small for what is done within this."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first_line = str(error).partition("\n")[0].partition(". GPU")[0]
+        raise UserError(f"{doing} needs more memory than the GPU has: {first_line}", remedy) from error

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from harness.ddpm import Ddpm
@@ -73,6 +74,23 @@ def own_time(config: RunConfig) -> Callable[[float], float]:
     if isinstance(objective, DdpmObjective):
         return lambda common: (1 - common) * (NUM_STEPS - 1)
     return (lambda common: 1 - common) if objective.toward_noise else (lambda common: common)
+
+
+def times_asked(config: RunConfig) -> Tensor:
+    """The network's own times, (calls,) in float32, in the order in which the run's sampler asks for them.
+
+    Found by sampling in the host's memory, with a network that does nothing: only where steps are fixed.
+    """
+    assert not is_adaptive(config.sampler), "the times of an adaptive solver depend on what the network says"
+    learned = isinstance(config.objective, DdpmObjective) and config.objective.variance == "learned_range"
+    times: list[Tensor] = []
+
+    def ask(x: Tensor, t_N: Tensor) -> Tensor:
+        times.append(t_N[0].float())
+        return torch.zeros_like(torch.cat([x, x], dim=1) if learned else x)
+
+    draw_samples(config, ask, torch.zeros(1, 1, 1, 1), lambda: torch.zeros(1, 1, 1, 1))
+    return torch.stack(times)
 
 
 def is_adaptive(sampler: Sampler) -> bool:

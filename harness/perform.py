@@ -19,7 +19,7 @@ from harness.denoiser import Denoiser
 from harness.distributed import ALONE, World, require_shares
 from harness.files import write_bytes
 from harness.generation import make, require_judges
-from harness.machine import decide_precision, find_device, name_of
+from harness.machine import decide_precision, find_device, memory_explained, name_of
 from harness.metrics import cost, outliers
 from harness.open_codec import open_codec
 from harness.outlier_records import OutlierStatistics
@@ -32,6 +32,11 @@ from harness.store import record_name
 from harness.train import Training, train
 from harness.workspace import Workspace
 
+FOR_TRAINING = (
+    "take each batch in pieces (--accumulate 2, 4, ...), use more processes, or share the weights among them too"
+    " (--sharding fsdp): the batch stays the recipe's"
+)
+FOR_SAMPLING = "make fewer images at once (--set execution.sampling_batch=64)"
 CURVE_POINTS = 100
 MOST_OF_THE_START = 0.05
 
@@ -71,8 +76,10 @@ def _perform(config: RunConfig, space: Workspace, world: World, *, until_trained
     findings = _Findings([*cost.measurements(config, size), *cost.decoding(config, codec)], latent_notes)
     if config.weights is None:
         source = _open_source(config, codec, findings, world)
-        checkpoints = Checkpoints(space.checkpoints, _origin(machine.provenance))
-        training = train(config, denoiser, source, checkpoints, machine.precision, world=world)
+        with world.first_ahead():
+            checkpoints = Checkpoints(space.checkpoints, _origin(machine.provenance))
+        with memory_explained("training", FOR_TRAINING):
+            training = train(config, denoiser, source, checkpoints, machine.precision, world=world)
         findings.notes += checkpoints.notes
         findings.measurements += _speed(config, size, training, machine)
     else:
@@ -88,7 +95,8 @@ def _perform(config: RunConfig, space: Workspace, world: World, *, until_trained
             if training.second_ema:
                 _keep_weights({**denoiser.state_dict(), **training.second_ema}, space.second_weights)
         made_from = Sampled(denoiser, codec, guide and guide.to(machine.device))
-        made = make(config, space, made_from, machine.precision, world)
+        with memory_explained("sampling", FOR_SAMPLING):
+            made = make(config, space, made_from, machine.precision, world)
         if made is not None:
             findings.measurements = [*made.judged, *findings.measurements, made.cost]
             findings.notes += [*_ema_notes(config), *made.notes]

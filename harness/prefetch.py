@@ -9,32 +9,24 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-AHEAD = 2
+# A thread draws this many random numbers in about a tenth of a second, and keeps 32 MiB for them.
+NUMBERS_OF_A_THREAD = 2**23
+FEWEST, MOST = 2, 8
 
 T = TypeVar("T")
 
 
-@contextmanager
-def ahead(make: Callable[[int], T], steps: range, depth: int) -> Iterator[Iterator[T]]:
-    """What `make` gives for each step, in their order, up to `depth` of them made before they are asked for.
-
-    At a depth of 0 nothing runs beside the loop.  Else a thread makes them, and ends with the block; an error in it is
-    raised in the loop, at the step that it was made for.
-    """
-    if depth == 0:
-        yield map(make, steps)
-        return
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
-    try:
-        yield _in_order(pool, make, steps, depth)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 class Link:
-    """The way from the host's memory to the device.  This one is for a device that computes in the host's memory."""
+    """The way from the host's memory to the device.  This one is for a device that computes in the host's memory.
 
-    depth = 0
+    `depth` steps are made ahead; with 0 nothing runs beside the loop.
+    """
+
+    def __init__(self, depth: int = 0) -> None:
+        self.depth = depth
+
+    def enter(self) -> None:
+        """To be called once in each thread that sends."""
 
     def send(self, tensor: Tensor) -> Tensor:
         """Start the copy of a tensor; to be called by whoever makes it."""
@@ -48,10 +40,14 @@ class Link:
 class CudaLink(Link):
     """Copies from pinned memory on a stream of their own, beside the computations of the last step."""
 
-    depth = AHEAD
+    def __init__(self, device: torch.device, depth: int) -> None:
+        super().__init__(depth)
+        self._device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    def enter(self) -> None:
+        # Each thread begins with the first GPU, where pinning would take memory beside another process.
+        torch.cuda.set_device(self._device)
 
     def send(self, tensor: Tensor) -> Tensor:
         with torch.cuda.stream(self._stream):
@@ -65,9 +61,31 @@ class CudaLink(Link):
         return tensor
 
 
-def link_to(device: torch.device) -> Link:
-    """How tensors get to a device."""
-    return CudaLink(device) if device.type == "cuda" else Link()
+def link_to(device: torch.device, numbers: int) -> Link:
+    """How tensors get to a device, and how many steps of so many random numbers each are made ahead for it.
+
+    A GPU may take less time for a step than one thread takes to draw a large one: then several are drawn at once.
+    """
+    if device.type != "cuda":
+        return Link()
+    return CudaLink(device, min(max(-(-numbers // NUMBERS_OF_A_THREAD), FEWEST), MOST))
+
+
+@contextmanager
+def ahead(make: Callable[[int], T], steps: range, link: Link) -> Iterator[Iterator[T]]:
+    """What `make` gives for each step, in their order, as many made ahead as the link says, all of them at once.
+
+    Threads make them, in any order, and end with the block; an error in one is raised in the loop, at the step that it
+    was made for.
+    """
+    if link.depth == 0:
+        yield map(make, steps)
+        return
+    pool = ThreadPoolExecutor(link.depth, thread_name_prefix="prefetch", initializer=link.enter)
+    try:
+        yield _in_order(pool, make, steps, link.depth)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _in_order(pool: ThreadPoolExecutor, make: Callable[[int], T], steps: range, depth: int) -> Iterator[T]:

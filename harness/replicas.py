@@ -2,15 +2,15 @@
 
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -22,6 +22,9 @@ from harness.spec import RunConfig
 _SIGNATURE = inspect.signature(DistributedDataParallel)
 _SYNC = "forward_sync_buffers" if "forward_sync_buffers" in _SIGNATURE.parameters else "broadcast_buffers"
 STILL_BUFFERS: dict[str, Any] = {_SYNC: False}
+
+# Every network's forward pass counts, eval and training, with registers and without: a run has fewer than ten.
+MOST_GRAPHS = 64
 
 
 class Replica:
@@ -35,7 +38,7 @@ class Replica:
         self.trained, self.network = trained, network
 
     def holding_back(self) -> AbstractContextManager[None]:
-        """While this is open, gradients gather here and are not told to the others."""
+        """While this is open, gradients gather here and are not told to the others, where that saves time."""
         return nullcontext()
 
     @torch.no_grad()
@@ -59,7 +62,13 @@ def replica_of(config: RunConfig, denoiser: Denoiser, world: World) -> Replica:
 
 
 def compiled(denoiser: Denoiser) -> nn.Module:
-    """The denoiser's whole forward pass through torch.compile, for shapes that do not change; it stays eager itself."""
+    """The denoiser's whole forward pass through torch.compile, for shapes that do not change; it stays eager itself.
+
+    Called inside DistributedDataParallel, as here, torch cuts its graph where a bucket of gradients ends: each bucket
+    is summed while the next is computed.  torch raises an error where it would leave a network eager after too many
+    graphs.
+    """
+    _never_fall_back()
     module = torch.compile(denoiser, dynamic=False)
     assert isinstance(module, nn.Module), "a module compiles to a module"
     return module
@@ -102,7 +111,9 @@ class _SharedOut(Replica):
     """Every process has a share of all weights too, and borrows the others' block by block (FSDP2).
 
     What is trained is a copy: the denoiser itself has all its weights again when the training leaves it the averages.
-    Blocks are compiled one by one, because weights come and go between them.
+    Blocks are compiled one by one, because weights come and go between them.  Each piece of a batch gives its gradients
+    back at once: held back they would be whole in every process.  Weights travel in float32, whatever the precision:
+    in bf16, norms and embeddings too would be rounded, and a network would no longer be the one that DDP trains.
     """
 
     def __init__(self, denoiser: Denoiser, world: World, *, blocks_are_compiled: bool) -> None:
@@ -111,21 +122,13 @@ class _SharedOut(Replica):
         self._device = next(denoiser.parameters()).device
         trained = deepcopy(denoiser.cpu())
         mesh = init_device_mesh(self._device.type, (world.size,))
+        _never_fall_back()
         for block in _blocks(trained):
             if blocks_are_compiled:
                 block.compile(dynamic=False)
             fully_shard(block, mesh=mesh)
         fully_shard(trained, mesh=mesh)
         super().__init__(trained, trained)
-
-    @contextmanager
-    def holding_back(self) -> Iterator[None]:
-        assert isinstance(self.trained, FSDPModule)
-        self.trained.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            self.trained.set_requires_gradient_sync(True)
 
     def leave(self, denoiser: Denoiser, averages: Iterable[Tensor]) -> None:
         super().leave(denoiser, averages)
@@ -135,3 +138,9 @@ class _SharedOut(Replica):
 def _blocks(denoiser: Denoiser) -> list[nn.Module]:
     """The layers of a network: the elements of its lists."""
     return [block for layers in denoiser.modules() if isinstance(layers, nn.ModuleList) for block in layers]
+
+
+def _never_fall_back() -> None:
+    """From now on torch.compile raises an error where it would go on without compiling, which nobody would notice."""
+    torch.compiler.config.recompile_limit = MOST_GRAPHS
+    torch.compiler.config.fail_on_recompile_limit_hit = True

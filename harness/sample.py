@@ -2,9 +2,10 @@
 
 # N batch, C channels, H height, W width
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from harness.codec import Codec
 from harness.denoiser import Denoiser
 from harness.distributed import ALONE, World
 from harness.files import read_array, sweep_parts, write_array
-from harness.guidance import Asked, guided
+from harness.guidance import Asked, guided, scale_at
 from harness.images import Pixels, Values, to_uint8
-from harness.objective import Model, draw_samples, own_time
+from harness.objective import Model, draw_samples, is_adaptive, own_time, times_asked
 from harness.progress import Progress
 from harness.randomness import Stream, generator
 from harness.replicas import compiled
@@ -34,6 +35,22 @@ CPU_TILE = 64
 def label_of(config: RunConfig, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The class of each image: every class in turn, so that any multiple of their number is exactly balanced."""
     return indices % config.task.num_classes
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Images on disk, 8 bits each: files of `size` images, but for the last one."""
+
+    files: tuple[Path, ...]
+    size: int
+
+    def whole(self) -> Pixels:
+        """All of them, (N, C, H, W)."""
+        return np.concatenate([read_array(file, mapped=True) for file in self.files])
+
+    def of(self, indices: npt.NDArray[np.int64]) -> Pixels:
+        """Those of these indices, in their order."""
+        return np.stack([read_array(self.files[i // self.size], mapped=True)[i % self.size] for i in indices])
 
 
 @dataclass(frozen=True)
@@ -75,18 +92,20 @@ def sample_all(
     on_part: Callable[[], None],
     *,
     world: World = ALONE,
-) -> Pixels | None:
-    """All images of the protocol as 8 bits, (N, C, H, W); None where the network gave values that are no numbers.
+) -> Parts | None:
+    """All images of the protocol, in `folder`; None where the network gave values that are no numbers.
 
-    Each batch is kept in `folder` as soon as it is made, so that an interrupted sampling goes on; then `on_part` is
-    called.  Processes share the batches, and all of them get all images.
+    Each batch is kept as soon as it is made, so that an interrupted sampling goes on; then `on_part` is called.
+    Processes share the batches, and each shows how far its own share is.
     """
     total, size = config.protocol.num_images, config.execution.sampling_batch
     parts = [range(start, min(start + size, total)) for start in range(0, total, size)]
     missing = world.by_first(lambda: _missing(parts, folder))
+    mine = [missing[index] for index in world.share(len(missing))]
+    done = len(world.share(total - sum(map(len, missing))))
     is_finite = True
-    with Progress("sampling", total, total - sum(map(len, missing))) as progress:
-        for part in (missing[index] for index in world.share(len(missing))):
+    with Progress("sampling", done + sum(map(len, mine)), done) as progress:
+        for part in mine:
             values = sample(config, made_from, np.arange(part.start, part.stop), precision)
             is_finite = bool(np.isfinite(values).all())
             if not is_finite:
@@ -94,9 +113,7 @@ def sample_all(
             write_array(folder / _name(part), to_uint8(values, config.protocol.uint8_rule))
             on_part()
             progress.advance(len(part))
-    if world.any(not is_finite):
-        return None
-    return np.concatenate([read_array(folder / _name(part), mapped=True) for part in parts])
+    return None if world.any(not is_finite) else Parts(tuple(folder / _name(part) for part in parts), size)
 
 
 def _model(config: RunConfig, made_from: Sampled, labels_N: Tensor) -> Model:
@@ -110,8 +127,16 @@ def _model(config: RunConfig, made_from: Sampled, labels_N: Tensor) -> Model:
         return lambda x, t_N: in_tiles(partial(called, with_registers=with_registers), tile, x, t_N, y_N).float()
 
     asked = Asked(ask(denoiser, labels_N), ask(guide, against_N), ask(denoiser, labels_N, with_registers=False))
-    channels = config.latents.shape(config.task)[0]
-    return guided(asked, config.protocol.guidance, config.registers.guidance, own_time(config), channels)
+    channels, axis = config.latents.shape(config.task)[0], own_time(config)
+    return guided(asked, config.protocol.guidance, config.registers.guidance, axis, channels, scales=_scales(config))
+
+
+def _scales(config: RunConfig) -> Iterable[float]:
+    """The guidance scales of all calls in their order; none where an adaptive solver decides when it asks."""
+    guidance, axis = config.protocol.guidance, own_time(config)
+    if guidance.scale == guidance.outside:
+        return repeat(float(scale_at(guidance, torch.zeros(1), axis)))
+    return () if is_adaptive(config.sampler) else scale_at(guidance, times_asked(config), axis).tolist()
 
 
 def _tile(config: RunConfig, labels_N: Tensor) -> int:

@@ -252,7 +252,7 @@ class _Found:
 
 def _records_of(configs: Sequence[RunConfig]) -> dict[str, Path]:
     """The newest record of each run that has one, from one listing of each folder."""
-    folders = {Path(config.execution.results, store.MEASURED, config.task.name, config.backbone) for config in configs}
+    folders = {store.folder_of(Path(config.execution.results), config) for config in configs}
     return {path.stem[-ID_DIGITS:]: path for folder in folders for path in sorted(_json_files(folder))}
 
 

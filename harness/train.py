@@ -23,7 +23,7 @@ from harness.replicas import gathered, local, replica_of, shared_like, whole
 from harness.schedule import learning_rate
 from harness.source import Source
 from harness.spec import RunConfig
-from harness.training_draw import Draw, draw_step, shares_of
+from harness.training_draw import Draw, draw_step, numbers_of, shares_of
 
 LOG_EVERY = 10
 
@@ -60,8 +60,8 @@ def train(
     Data, noise, times and dropped labels of a step are functions of (seed, step), so that a training which was killed
     and resumed ends with the same bytes, and arms that differ in registers alone see the same numbers.  Processes and
     pieces share the recipe's batch, which moves a loss by its rounding alone.  Dropout inside a network (JiT-H) draws
-    from torch's own generator, which checkpoints keep, but arms do not share, nor processes.  A loss that is not finite
-    ends the training, and is a result: `diverged_at_step`.
+    from torch's own generator, which arms do not share: the first process's is kept in checkpoints, the others' begin
+    anew with each step.  A loss that is not finite ends the training, and is a result: `diverged_at_step`.
 
     Raises UserError where the processes do not see the same checkpoints.
     """
@@ -103,9 +103,8 @@ class _Session:
     def run(self, objective: Objective, source: Source, precision: str) -> None:
         """Train until the end or a divergence, saving whenever it is time to."""
         started = time.monotonic() - self.seconds
-        _separate_dropout(self.config.seed, self.step, self.world)
         self.replica.network.train()
-        shares, link = shares_of(self.config, self.world), link_to(self.device)
+        shares, link = shares_of(self.config, self.world), link_to(self.device, numbers_of(self.config, source))
 
         def draw(step: int) -> Draw:
             return draw_step(self.config, self.trained, source, step, shares.held).moved(link.send)
@@ -116,7 +115,7 @@ class _Session:
 
         steps = range(self.step, self.steps if self.diverged_at_step is None else self.step)
         recent: list[Tensor] = []
-        with Progress("training", self.steps, self.step) as progress, ahead(draw, steps, link.depth) as draws:
+        with Progress("training", self.steps, self.step) as progress, ahead(draw, steps, link) as draws:
             for batch in map(understood, draws):
                 recent.append(self._advance(objective, [batch.piece(piece) for piece in shares.pieces], precision))
                 if self.step == self.steps or self.step % LOG_EVERY == 0:
@@ -137,6 +136,7 @@ class _Session:
 
     def _advance(self, objective: Objective, pieces: "list[_Batch]", precision: str) -> Tensor:
         recipe = self.config.recipe
+        _separate_dropout(self.config.seed, self.step, self.world)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -186,6 +186,8 @@ class _Session:
         }
         if self.world.is_first:
             self.checkpoints.save(self.step, state)
+        # A disk may take longer for it than the others would wait for their next step's sums.
+        self.world.wait()
 
     def _restore(self, state: State) -> None:
         """All but the weights, which the network had before they were shared out."""
@@ -236,7 +238,10 @@ def _batch(objective: Objective, denoiser: Denoiser, source: Source, draw: Draw)
 
 
 def _separate_dropout(seed: int, step: int, world: World) -> None:
-    """Let other processes than the first, which goes on as one alone would, draw other numbers inside the network."""
+    """Let other processes than the first, which goes on as one alone would, draw other numbers inside the network.
+
+    Checkpoints keep the first one's generator alone: the others' is a function of the step.
+    """
     if not world.is_first:
         (own,) = np.random.SeedSequence([seed, step, world.rank]).generate_state(1)
         torch.manual_seed(int(own))

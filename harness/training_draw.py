@@ -2,6 +2,7 @@
 
 # n images held, C channels, H height, W width
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,6 +56,13 @@ def shares_of(config: RunConfig, world: World) -> Shares:
     parts = (share_of(len(own), index, accumulate) for index in range(accumulate))
     offset = own.start - held.start
     return Shares(held, tuple(slice(offset + part.start, offset + part.stop) for part in parts))
+
+
+def numbers_of(config: RunConfig, source: Source) -> int:
+    """About how many random numbers `draw_step` draws."""
+    channels, side = config.latents.shape(config.task)
+    posterior = source.codec.draws * math.prod(source.codec.moments_shape) // 2
+    return config.recipe.batch_size * (channels * side * side + posterior)
 
 
 def draw_step(config: RunConfig, denoiser: Denoiser, source: Source, step: int, held: range) -> Draw:

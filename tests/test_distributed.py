@@ -1,23 +1,32 @@
 """Several processes make what one makes: the same losses to rounding, the same images and distances bit for bit."""
 
+import contextlib
+import os
 import shutil
+import sys
+import time
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch._dynamo.utils import counters
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from harness import workspace
 from harness.denoiser import Denoiser
 from harness.distributed import ALONE, World, joined
 from harness.errors import UserError
+from harness.files import write_text
 from harness.perform import perform
+from harness.process_group import require_own_gpus
 from harness.spec import RunConfig
 from harness.training_draw import draw_step
 from tests.builders import quick_config
-from tests.world import executed, together, trained
+from tests.world import executed, free_port, has_dropout, together, trained
 
 torch.set_num_threads(1)
 
@@ -98,6 +107,24 @@ def test_pieces_of_a_batch_lose_what_the_batch_loses(
     _assert_same(_losses(executed(_config(tmp_path, arm), accumulate=2), ALONE), alone[arm])
 
 
+def test_captured_networks_lose_what_eager_ones_lose(alone: dict[str, tuple[Any, ...]], tmp_path: Path) -> None:
+    """Graphs as torch.compile captures them, run by torch itself."""
+    ways: dict[str, dict[str, Any]] = {"ddp": {}, "ddp-pieces": {"accumulate": 2}, "fsdp": {"sharding": "fsdp"}}
+    configs = [executed(_config(tmp_path / way, "dropped"), compiled=True, **ways[way]) for way in ways]
+    for found in together(_captured, configs, tmp_path):
+        _assert_same(found, alone["dropped"])
+
+
+def _captured(config: RunConfig, world: World) -> tuple[Any, ...]:
+    torch.compiler.reset()
+    counters.clear()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("torch.compile", partial(torch.compile, backend="eager"))
+        losses = _losses(config, world)
+    assert counters["stats"]["unique_graphs"]
+    return losses
+
+
 def _until_stopped(config: RunConfig, world: World) -> None:
     """Train, and stop when the next batch after a checkpoint is drawn."""
 
@@ -127,6 +154,54 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     (by_two,) = together(_losses, [executed(first_one, sharding="fsdp")], tmp_path / "went-on")
     for losses in (by_one.losses, by_two[0]):
         torch.testing.assert_close(losses, whole.losses, rtol=1e-6, atol=0)
+
+
+def _trained_twice(config: RunConfig, world: World) -> list[tuple[Any, ...]]:
+    """Undisturbed, and stopped on the way."""
+    ended = []
+    for place, stops in (("whole", False), ("stopped", True)):
+        here = executed(config, runs=f"{config.execution.runs}/{place}")
+        if stops:
+            _until_stopped(here, world)
+        training, denoiser = trained(here, world)
+        assert has_dropout(denoiser)
+        ended.append((training.losses, denoiser.state_dict()))
+    return ended
+
+
+def test_dropout_goes_on_where_it_stopped_in_every_process(tmp_path: Path) -> None:
+    """Only the first one's generator is in the checkpoint."""
+    changes = ("network.depth=4", "network.dropout=0.5", f"recipe.steps={STEPS}")
+    (found,) = together(_trained_twice, [quick_config(tmp_path, "jit", "none", *changes)], tmp_path)
+    (losses, weights), (same_losses, same_weights) = found
+    assert torch.equal(losses, same_losses)
+    for name, weight in weights.items():
+        assert torch.equal(weight, same_weights[name]), name
+
+
+def _goes_on_from(config: RunConfig, world: World) -> tuple[Any, ...]:
+    training, _ = trained(config, world)
+    return training.losses, sorted(file.name for file in _checkpoints(config).iterdir())
+
+
+def _checkpoints(config: RunConfig) -> Path:
+    return _folder(config) / "checkpoints"
+
+
+def test_a_damaged_checkpoint_stops_no_run_of_several_processes(tmp_path: Path) -> None:
+    """All go on from the one before it, though only the first one sets it aside."""
+    whole, _ = trained(_config(tmp_path / "whole", "registers"))
+    config = _config(tmp_path / "damaged", "registers")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("harness.checkpoint.SECONDS_BETWEEN", 0.0)
+        patched.setattr("harness.checkpoint.MOST_OVERHEAD", 1e9)
+        trained(config)
+    older, newest = sorted(_checkpoints(config).iterdir())
+    assert older.name.startswith("step-000000010")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    ((losses, names),) = together(_goes_on_from, [config], tmp_path)
+    torch.testing.assert_close(losses, whole.losses, rtol=1e-6, atol=0)
+    assert f"damaged-{newest.name}" in names
 
 
 def _performed(config: RunConfig, world: World) -> Any:
@@ -168,6 +243,28 @@ def test_a_process_that_fails_ends_the_others_and_they_say_why(tmp_path: Path) -
     assert "process 1: the disk is full" in (tmp_path / "failed-0").read_text()
 
 
+def _fails_while_the_first_hangs(config: RunConfig, world: World) -> None:
+    runs = Path(config.execution.runs)
+    runs.mkdir(exist_ok=True)
+    if world.is_first:
+        with (runs / "told").open("w") as told, world.parting(partial(write_text, runs / "state")):
+            os.dup2(told.fileno(), sys.stderr.fileno())
+            time.sleep(300)
+    with contextlib.suppress(UserError), world.blaming():
+        raise UserError("the disk is full", "free some space")
+    while not (runs / "state").exists():
+        time.sleep(0.05)
+
+
+def test_a_process_that_hangs_is_ended_with_what_went_wrong_elsewhere(tmp_path: Path) -> None:
+    """As one does that waits for a sum on a GPU."""
+    config = quick_config(tmp_path)
+    with pytest.raises((ProcessExitedException, ProcessRaisedException)):
+        together(_fails_while_the_first_hangs, [config], tmp_path)
+    for name in ("told", "state"):
+        assert "process 1: the disk is full" in (Path(config.execution.runs) / name).read_text()
+
+
 def _on_its_own_disk(config: RunConfig, world: World) -> None:
     if not world.is_first:
         config = executed(config, runs=config.execution.runs + "-elsewhere")
@@ -187,6 +284,32 @@ def test_nobody_says_where_to_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     config = executed(quick_config(tmp_path), processes=2, rank=1)
     with pytest.raises(UserError, match="where they meet"), joined(config.execution):
         pass
+
+
+def test_some_do_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("harness.process_group.MEETING", timedelta(seconds=1))
+    config = executed(quick_config(tmp_path), processes=2, rank=0)
+    with pytest.raises(UserError, match=r"not all of the 2 processes met at 127\.0\.0\.1:"), joined(config.execution):
+        pass
+
+
+def test_two_processes_on_one_gpu_are_refused() -> None:
+    require_own_gpus(["H200 a of x", "H200 b of x", "H200 a of y"])
+    with pytest.raises(UserError, match="processes 0 and 2 have one GPU between them: H200 a of x"):
+        require_own_gpus(["H200 a of x", "H200 b of x", "H200 a of x"])
+
+
+def test_a_gpu_that_is_too_small_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity ...")
+
+    monkeypatch.setattr("harness.perform.train", full)
+    with pytest.raises(UserError, match=r"training needs more memory than the GPU has: .* 2\.00 GiB\n") as caught:
+        _performed(quick_config(tmp_path), ALONE)
+    assert "--accumulate" in caught.value.remedy
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
 def test_a_batch_too_small_to_be_shared_is_refused(tmp_path: Path) -> None:

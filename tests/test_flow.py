@@ -1,6 +1,7 @@
 """Flows and chains where the answer is known in closed form."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 from harness.ddpm import Ddpm
 from harness.errors import UserError
 from harness.flow import Flow
+from harness.objective import draw_samples, times_asked
 from harness.respacing import kept_steps
 from harness.sde import sample_sde
 from harness.spec import DdimSampler, DdpmObjective, FlowObjective, OdeSampler, SdeSampler
+from tests.builders import quick_config
 
 DATA_DEVIATION = 0.5
 COUNT = 4000
@@ -119,3 +122,19 @@ def test_one_time_axis_for_probes() -> None:
         near_noise, near_data = (float(objective.at_time(data, noise, time)[0].mean()) for time in (0.02, 0.98))
         assert near_noise < 0.1
         assert near_data > 0.9
+
+
+@pytest.mark.parametrize("backbone", ["sit", "dit", "jit", "rae-dit"])
+def test_the_times_of_a_fixed_step_sampler_are_known_before(backbone: str, tmp_path: Path) -> None:
+    """As the network is then asked, so that no scale of guidance has to wait for a GPU's own time."""
+    method = ("sampler.method=heun",) if backbone == "sit" else ()
+    config = quick_config(tmp_path, backbone, "none", *method)
+    wanted: list[float] = []
+
+    def ask(x: Tensor, t_N: Tensor) -> Tensor:
+        wanted.append(float(t_N[0]))
+        return torch.ones_like(torch.cat([x, x], dim=1) if backbone == "dit" else x)
+
+    draw_samples(config, ask, torch.ones(2, 3, 4, 4), lambda: torch.ones(2, 3, 4, 4))
+    assert len(set(wanted)) > 1
+    assert times_asked(config).tolist() == wanted

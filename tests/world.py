@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import multiprocessing
+from torch import multiprocessing, nn
 
+from harness import process_group
 from harness.build import build
 from harness.checkpoint import Checkpoints
 from harness.data import digits
@@ -30,14 +31,20 @@ def together(work: Work, configs: Sequence[RunConfig], place: Path, processes: i
     Every process's last words, where it failed, are in `place`, a file `failed-<rank>` for each.
     """
     place.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     multiprocessing.start_processes(  # type: ignore[attr-defined, no-untyped-call]
         _work, args=(work, list(configs), place, (processes, port)), nprocs=processes, start_method="spawn"
     )
     found: list[Any] = torch.load(place / "found.pt", weights_only=False)
     return found
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def trained(config: RunConfig, world: World = ALONE) -> tuple[Training, Denoiser]:
@@ -50,6 +57,11 @@ def trained(config: RunConfig, world: World = ALONE) -> tuple[Training, Denoiser
     return training, denoiser
 
 
+def has_dropout(denoiser: Denoiser) -> bool:
+    """Whether it draws numbers of its own in training."""
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in denoiser.modules())
+
+
 def executed(config: RunConfig, **changes: Any) -> RunConfig:
     """The same run, carried out otherwise."""
     return config.model_copy(update={"execution": config.execution.model_copy(update=changes)})
@@ -59,6 +71,8 @@ def _work(rank: int, work: Work, configs: list[RunConfig], place: Path, meeting:
     processes, port = meeting
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+    # Or a test of what hangs would take half a minute.
+    process_group.LISTENS_EVERY, process_group.TO_NOTICE = 0.2, 2.0
     here = [executed(config, processes=processes, rank=rank, local_rank=rank) for config in configs]
     try:
         with joined(here[0].execution) as world:
