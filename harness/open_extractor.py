@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import inception, vision_extractors
 from harness.digits_judge import EXTRACTOR
 from harness.errors import UserError
 from harness.extractor import Extractor
@@ -29,7 +28,28 @@ def open_extractor(name: str, weights: str | None, device: torch.device) -> Extr
     damaged, code, or of another network.
     """
     definition = find(name)
-    return _OPENERS[definition.family](definition, weights, device)
+    return _opener(definition.family)(definition, weights, device)
+
+
+_Opener = Callable[[ExtractorDefinition, str | None, torch.device], Extractor]
+
+
+def _opener(family: Family) -> _Opener:
+    """The code of a family, imported when it is asked for: timm alone takes two seconds."""
+    if family == "digits":
+        return _open_digits
+    if family in ("clean-fid", "torch-fidelity"):
+        from harness import inception
+
+        return inception.open_clean_fid if family == "clean-fid" else inception.open_torch_fidelity
+    from harness import vision_extractors
+
+    openers: Mapping[Family, _Opener] = {
+        "dinov2": vision_extractors.open_dinov2,
+        "clip": vision_extractors.open_clip,
+        "timm": vision_extractors.open_timm,
+    }
+    return openers[family]
 
 
 def _open_digits(definition: ExtractorDefinition, weights: str | None, device: torch.device) -> Extractor:
@@ -53,14 +73,3 @@ def _digit(pixels_CHW: Pixels) -> Tensor:
             "choose another extractor for them: `list extractors` shows which there are",
         )
     return torch.from_numpy(to_unit(np.asarray(pixels_CHW)))
-
-
-_Opener = Callable[[ExtractorDefinition, str | None, torch.device], Extractor]
-_OPENERS: Mapping[Family, _Opener] = {
-    "clean-fid": inception.open_clean_fid,
-    "torch-fidelity": inception.open_torch_fidelity,
-    "dinov2": vision_extractors.open_dinov2,
-    "clip": vision_extractors.open_clip,
-    "timm": vision_extractors.open_timm,
-    "digits": _open_digits,
-}
