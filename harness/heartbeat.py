@@ -40,6 +40,11 @@ class Heartbeat:
         with self._lock:
             self._state = self._state.model_copy(update={"status": status, "reason": reason})
 
+    def failed(self, reason: str) -> None:
+        """Why it fails, kept at once: for a process that is ended right after this."""
+        self.ended("failed", reason)
+        self._write()
+
     def require(self) -> None:
         """Raise Taken where another process has taken over, as it may after `EXPIRES_AFTER` without a renewal."""
         if self._is_lost or not self._lease.is_held():

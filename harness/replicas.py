@@ -1,17 +1,12 @@
 """The network as one process trains it: alone, as a replica of everyone's, or holding a share of the weights."""
 
 import inspect
-import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.denoiser import Denoiser
@@ -41,11 +36,27 @@ class Replica:
         """While this is open, gradients gather here and are not told to the others, where that saves time."""
         return nullcontext()
 
+    def local(self, tensor: Tensor) -> Tensor:
+        """This process's share of a tensor, which it shares memory with."""
+        return tensor
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """All of a tensor; to be called by all processes at once."""
+        return tensor
+
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """All of a tensor in the first process, in the host's memory where it was shared out; nothing in the others."""
+        return tensor
+
+    def shared_like(self, full: Tensor, like: Tensor) -> Tensor:  # noqa: ARG002
+        """A tensor that every process has all of, shared out as another one of its shape is."""
+        return full
+
     @torch.no_grad()
     def leave(self, denoiser: Denoiser, averages: Iterable[Tensor]) -> None:
         """Put averages of the parameters, wherever they are, into a denoiser that is whole in every process."""
         for weight, average in zip(denoiser.parameters(), averages, strict=True):
-            weight.copy_(whole(average))
+            weight.copy_(self.whole(average))
 
 
 def replica_of(config: RunConfig, denoiser: Denoiser, world: World) -> Replica:
@@ -54,7 +65,9 @@ def replica_of(config: RunConfig, denoiser: Denoiser, world: World) -> Replica:
     if world.size == 1:
         return Replica(denoiser, compiled(denoiser) if execution.compiled else denoiser)
     if execution.sharding == "fsdp":
-        return _SharedOut(denoiser, world, blocks_are_compiled=execution.compiled)
+        from harness.sharded import SharedOut  # which takes a second to import
+
+        return SharedOut(denoiser, world, blocks_are_compiled=execution.compiled)
     # Registers that a step leaves out have no gradient in it.  No buffer of ours ever changes.
     drops = config.registers.guidance is not None
     module = compiled(denoiser) if execution.compiled else denoiser
@@ -68,35 +81,10 @@ def compiled(denoiser: Denoiser) -> nn.Module:
     is summed while the next is computed.  torch raises an error where it would leave a network eager after too many
     graphs.
     """
-    _never_fall_back()
+    never_fall_back()
     module = torch.compile(denoiser, dynamic=False)
     assert isinstance(module, nn.Module), "a module compiles to a module"
     return module
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This process's share of a tensor, which it shares memory with."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor; to be called by all processes at once."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def gathered(tensor: Tensor, world: World) -> Tensor:
-    """All of a tensor in the first process, in the host's memory where it was shared out, and nothing in the others."""
-    if not isinstance(tensor, DTensor):
-        return tensor
-    full: Tensor = tensor.full_tensor()
-    return full.cpu() if world.is_first else full.new_empty(0)
-
-
-def shared_like(full: Tensor, like: Tensor) -> Tensor:
-    """A tensor that every process has all of, shared out as another one of its shape is."""
-    if not isinstance(like, DTensor) or full.shape != like.shape:
-        return full
-    return distribute_tensor(full.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 class _Replicated(Replica):
@@ -107,40 +95,7 @@ class _Replicated(Replica):
         return self.network.no_sync()
 
 
-class _SharedOut(Replica):
-    """Every process has a share of all weights too, and borrows the others' block by block (FSDP2).
-
-    What is trained is a copy: the denoiser itself has all its weights again when the training leaves it the averages.
-    Blocks are compiled one by one, because weights come and go between them.  Each piece of a batch gives its gradients
-    back at once: held back they would be whole in every process.  Weights travel in float32, whatever the precision:
-    in bf16, norms and embeddings too would be rounded, and a network would no longer be the one that DDP trains.
-    """
-
-    def __init__(self, denoiser: Denoiser, world: World, *, blocks_are_compiled: bool) -> None:
-        # A prediction, which may be a view of the network's last tensor, is never changed in place.
-        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
-        self._device = next(denoiser.parameters()).device
-        trained = deepcopy(denoiser.cpu())
-        mesh = init_device_mesh(self._device.type, (world.size,))
-        _never_fall_back()
-        for block in _blocks(trained):
-            if blocks_are_compiled:
-                block.compile(dynamic=False)
-            fully_shard(block, mesh=mesh)
-        fully_shard(trained, mesh=mesh)
-        super().__init__(trained, trained)
-
-    def leave(self, denoiser: Denoiser, averages: Iterable[Tensor]) -> None:
-        super().leave(denoiser, averages)
-        denoiser.to(self._device)
-
-
-def _blocks(denoiser: Denoiser) -> list[nn.Module]:
-    """The layers of a network: the elements of its lists."""
-    return [block for layers in denoiser.modules() if isinstance(layers, nn.ModuleList) for block in layers]
-
-
-def _never_fall_back() -> None:
+def never_fall_back() -> None:
     """From now on torch.compile raises an error where it would go on without compiling, which nobody would notice."""
     torch.compiler.config.recompile_limit = MOST_GRAPHS
     torch.compiler.config.fail_on_recompile_limit_hit = True

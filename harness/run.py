@@ -59,7 +59,8 @@ def advance(
                 call()
                 from harness.perform import perform
 
-                record = perform(config, space, world, until_trained=until_trained)
+                with world.parting(heart.failed):
+                    record = perform(config, space, world, until_trained=until_trained)
                 if record is None:
                     heart.ended("trained")
                     return None

@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.objective import Model, Objective, objective_of
 from harness.prefetch import ahead, link_to
 from harness.progress import Progress
-from harness.replicas import gathered, local, replica_of, shared_like, whole
+from harness.replicas import Replica, replica_of
 from harness.schedule import learning_rate
 from harness.source import Source
 from harness.spec import RunConfig
@@ -69,7 +69,7 @@ def train(
     session.run(objective_of(config), source, precision)
     session.finish(denoiser)
     names = [name for name, _ in denoiser.named_parameters()]
-    second = dict(zip(names, map(whole, session.second_ema), strict=False))
+    second = dict(zip(names, map(session.replica.whole, session.second_ema), strict=False))
     return Training(session.losses, session.seconds, session.diverged_at_step, second)
 
 
@@ -146,6 +146,7 @@ class _Session:
         if recipe.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.trained.parameters(), recipe.gradient_clip)
         self.optimizer.step()
+        local = self.replica.local
         now = list(map(local, self.weights))
         torch._foreach_lerp_(list(map(local, self.ema)), now, 1 - recipe.ema_decay)
         if recipe.second_ema_decay is not None:
@@ -171,15 +172,16 @@ class _Session:
     def _save(self) -> None:
         """Keep the state as one process alone would; all take part, because each may have a share of it."""
         optimizer = self.optimizer.state_dict()
+        gathered = self.replica.gathered
         moments = {
-            index: {name: gathered(value, self.world) for name, value in of_one.items()}
+            index: {name: gathered(value) for name, value in of_one.items()}
             for index, of_one in optimizer["state"].items()
         }
         state: State = {
             "run_id": self.config.run_id,
-            "model": {name: gathered(value, self.world) for name, value in self.trained.state_dict().items()},
-            "ema": [gathered(average, self.world) for average in self.ema],
-            "second_ema": [gathered(average, self.world) for average in self.second_ema],
+            "model": {name: gathered(value) for name, value in self.trained.state_dict().items()},
+            "ema": [gathered(average) for average in self.ema],
+            "second_ema": [gathered(average) for average in self.second_ema],
             "optimizer": optimizer | {"state": moments},
             "losses": self.losses,
             "seconds": self.seconds,
@@ -193,8 +195,8 @@ class _Session:
         """All but the weights, which the network had before they were shared out."""
         for averages, stored in ((self.ema, state["ema"]), (self.second_ema, state.get("second_ema", []))):
             for average, full in zip(averages, stored, strict=True):
-                local(average).copy_(local(shared_like(full, average)))
-        self.optimizer.load_state_dict(_shared_out(state["optimizer"], self.optimizer))
+                self.replica.local(average).copy_(self.replica.local(self.replica.shared_like(full, average)))
+        self.optimizer.load_state_dict(_shared_out(state["optimizer"], self.optimizer, self.replica))
         self.losses = state["losses"]
         self.step, self.seconds = state["step"], state["seconds"]
 
@@ -247,11 +249,11 @@ def _separate_dropout(seed: int, step: int, world: World) -> None:
         torch.manual_seed(int(own))
 
 
-def _shared_out(stored: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _shared_out(stored: dict[str, Any], optimizer: torch.optim.Optimizer, replica: Replica) -> dict[str, Any]:
     """A whole optimizer's state, each parameter's as that is shared out."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = {
-        index: {name: shared_like(value, parameters[index]) for name, value in of_one.items()}
+        index: {name: replica.shared_like(value, parameters[index]) for name, value in of_one.items()}
         for index, of_one in stored["state"].items()
     }
     return stored | {"state": state}

@@ -10,6 +10,14 @@ import pytest
 
 import baselines
 
+LONGEST = {
+    "test_sweep_local",
+    "test_resume",
+    "test_distributed",
+    "test_new_backbone",
+    "test_cli",
+    "test_fault_campaign",
+}
 GOLDENS = [Path(__file__).parent / "goldens" / name for name in ("backbones", "encoder")]
 
 
@@ -27,11 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A cluster is started for those who ask for it, and for them it is no option."""
+    """A cluster is started for those who ask for it, and for them it is no option.
+
+    What takes longest is begun first, or one worker would be at it while the other has nothing left to do.
+    """
     if "slurm" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("slurm")]
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        items[:] = [item for item in items if not item.get_closest_marker("slurm")]
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

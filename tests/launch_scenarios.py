@@ -17,7 +17,7 @@ SECONDS_TO_WAIT = 240
 AT_REST = {"finished", "diverged", "failed", "cancelled"}
 ONE_RUN = ("--registers", "none", "--seeds", "0")
 # Long enough to be hit in the middle, at some hundred steps a second.
-LONG = "recipe.steps=1000"
+LONG = "recipe.steps=2000"
 
 Shown = Mapping[str, Any]
 

@@ -189,13 +189,16 @@ def test_a_spoiled_record_of_this_very_run(place: Path) -> None:
     _is_refused(harness(*quick_words(), "--device", "cpu", cwd=place), "not a valid record")
 
 
+SMALL_DISK = 8 * 2**20
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of a megabyte, where this user may mount one."""
+    """A real file system of eight megabytes, where this user may mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("mounting a small disk needs root")
@@ -205,7 +208,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("where", ["runs", "results"])
 def test_a_full_disk(place: Path, small_disk: Path, where: str) -> None:
-    (small_disk / "ballast").write_bytes(b"x" * (924_000 if where == "runs" else 1_040_000))
+    (small_disk / "ballast").write_bytes(b"x" * (SMALL_DISK - 125_000 if where == "runs" else SMALL_DISK - 8_000))
     said = harness(*quick_words(), "--device", "cpu", f"--{where}", str(small_disk), cwd=place)
     _is_refused(said, "No space left")
     assert list(small_disk.rglob("*.part")) == []

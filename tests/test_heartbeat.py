@@ -71,6 +71,12 @@ def test_an_error_is_kept_with_its_reason(tmp_path: Path, error: BaseException, 
     assert (_state(tmp_path).status, _state(tmp_path).reason) == (status, reason)
 
 
+def test_the_reason_of_one_who_is_ended_is_there_before_the_end(tmp_path: Path) -> None:
+    with _heart(tmp_path) as heart:
+        heart.failed("process 1: the disk is full")
+        assert (_state(tmp_path).status, _state(tmp_path).reason) == ("failed", "process 1: the disk is full")
+
+
 def test_who_was_taken_over_stops_at_the_next_advance_and_writes_no_more(tmp_path: Path) -> None:
     mine = take(tmp_path)
 

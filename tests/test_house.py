@@ -112,6 +112,7 @@ LAYERS = {
     "harness.source": 1,
     "harness.record_rows": 1,
     "harness.store": 1,
+    "harness.sharded": 1,
     "harness.stored_images": 1,
     "harness.synthetic_records": 1,
     "harness.tiled_extractor": 1,

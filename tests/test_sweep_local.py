@@ -62,7 +62,8 @@ class LocalGround(Ground):
         left = [command for command in self.commands if command.poll() is None]
         for command in left:
             command.terminate()
-        assert [command.wait(timeout=60) for command in left] == [TERMINATED] * len(left)
+        # One that has only just begun is not ready yet to end in good order.
+        assert {command.wait(timeout=60) for command in left} <= {TERMINATED, -signal.SIGTERM}
 
 
 @pytest.fixture
