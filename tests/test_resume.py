@@ -1,10 +1,10 @@
 """A run may be killed at any moment: it goes on, and ends with the same bytes."""
 
 import json
+import multiprocessing
+import multiprocessing.process
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from harness import checkpoint, train
+from harness.cli import main
 from harness.run import run
 from harness.spec import RunConfig
 from tests.builders import quick_config, quick_words, sampled
@@ -27,17 +29,23 @@ def _bytes(config: RunConfig) -> tuple[bytes, bytes]:
     return (folder / "weights.safetensors").read_bytes(), (folder / "samples.npz").read_bytes()
 
 
-def _start(place: Path, registers: str) -> subprocess.Popen[bytes]:
+# Processes are forked from one that has imported torch already.
+NURSERY = multiprocessing.get_context("forkserver")
+NURSERY.set_forkserver_preload(["harness.perform", "harness.report", "sklearn.datasets"])
+
+
+def _start(place: Path, registers: str) -> multiprocessing.process.BaseProcess:
     words = [*quick_words("sit", registers, f"recipe.steps={STEPS}"), "--seed", "3", "--device", "cpu"]
-    # Checkpoints at every stop, so that kills fall into the writing of them too.
-    code = (
-        "import harness.checkpoint as c; c.SECONDS_BETWEEN = 0.0; c.MOST_OVERHEAD = 1e9;"
-        "import harness.train as t; t.LOG_EVERY = 2;"
-        "import sys; from harness.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *words], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    process = NURSERY.Process(target=_work, args=(place, words))
+    process.start()
+    return process
+
+
+def _work(place: Path, words: list[str]) -> None:
+    """A command, with checkpoints at every stop, so that kills fall into the writing of them too."""
+    os.chdir(place)
+    checkpoint.SECONDS_BETWEEN, checkpoint.MOST_OVERHEAD, train.LOG_EVERY = 0.0, 1e9, 2
+    sys.exit(main(words))
 
 
 def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
@@ -52,15 +60,15 @@ def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
     for _ in range(KILLS):
         process = _start(broken, "dsr")
         before = set(checkpoints.glob("*.pt"))
-        while process.poll() is None and set(checkpoints.glob("*.pt")) == before:
+        while process.is_alive() and set(checkpoints.glob("*.pt")) == before:
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         reached.append(max((int(f.stem.split("-")[1]) for f in checkpoints.glob("step-*-*.pt")), default=0))
     process = _start(broken, "dsr")
-    _, said = process.communicate()
-    assert process.returncode == 0, said.decode()
+    process.join()
+    assert process.exitcode == 0
     assert reached == sorted(reached)
     assert reached[0] < STEPS, "the first kill came too late to show anything"
     assert _bytes(config) == _bytes(config.model_copy(update={"execution": _in(config, broken)}))
