@@ -30,6 +30,9 @@ DATABASE = "leaderboard.duckdb"
 ROWS_HELD = 4_000
 NUMBERS_HELD = 200_000
 
+# What DuckDB has not committed it keeps in memory; what it commits in small pieces it writes again and again.
+COMMITTED_AT_ONCE = 2_000
+
 # A second thread of DuckDB gains nothing beside the reading of records; what exceeds the memory waits beside the file.
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {"threads": 1, "memory_limit": "128MB"}
 
@@ -128,6 +131,9 @@ def _fill_runs(
     records, problems = 0, []
     keys: dict[str, Row] = {}
     for taken in take_all(results):
+        if records // COMMITTED_AT_ONCE < (records + len(taken.runs)) // COMMITTED_AT_ONCE:
+            connection.commit()
+            connection.begin()
         records += len(taken.runs)
         problems += taken.problems
         keys |= {digest: row for digest, row in taken.keys.items() if digest not in keys}
