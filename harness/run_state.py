@@ -59,7 +59,11 @@ def read_state(folder: Path) -> RunState | None:
 
 def write_state(folder: Path, state: RunState) -> None:
     """Keep the state.  Raises UserError where the folder cannot be written."""
-    write_text(folder / STATE, state.model_dump_json(indent=1) + "\n")
+    text = state.model_dump_json(indent=1) + "\n"
+    try:
+        write_text(folder / STATE, text)
+    except FileNotFoundError:  # whoever begins to work on the run has just swept what others were writing
+        write_text(folder / STATE, text)
 
 
 def note(folder: Path, status: Status, reason: str = "") -> None:

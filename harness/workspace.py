@@ -10,12 +10,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from harness.errors import UserError, disk_error
-from harness.files import write_new
+from harness.files import sweep_parts, write_new
 from harness.heartbeat import Heartbeat
 from harness.lease import is_lease, take
 from harness.record_versions import read_record
 from harness.records import RunRecord
-from harness.run_state import STATE, Attempt
+from harness.run_state import Attempt
 from harness.spec import RunConfig
 
 
@@ -103,12 +103,6 @@ class Workspace:
         """Leave the record of a finished run.  Raises UserError where there is one."""
         write_new(self.record, (record.model_dump_json(indent=1) + "\n").encode())
 
-    def tidy(self) -> None:
-        """Remove what a killed owner left half written.  Others than the owner may be writing the state."""
-        for part in self.folder.glob(".*.part"):
-            if not part.name.startswith(f".{STATE}."):
-                part.unlink(missing_ok=True)
-
     def clear(self) -> None:
         """Forget everything, so that the run starts anew.
 
@@ -137,7 +131,7 @@ def enter(config: RunConfig, worker: Worker = BY_HAND) -> Iterator[tuple[Workspa
     space = of(config)
     lease = take(space.folder, worker.job, worker.restart)
     try:
-        space.tidy()
+        sweep_parts(space.folder)
         attempt = Attempt(job=worker.job, restart=worker.restart, kept=space.kept(), started=datetime.now(UTC))
         with Heartbeat(lease, attempt) as heart:
             yield space, heart

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import heartbeat
+from harness import files, heartbeat
 from harness.errors import UserError
+from harness.files import sweep_parts
 from harness.heartbeat import Heartbeat
 from harness.lease import Taken, holder, take
 from harness.progress import Progress
@@ -146,6 +147,19 @@ def test_jobs_are_listed_in_their_order_and_half_a_line_is_none(tmp_path: Path) 
         out.write('{"job": "slu')
     note_job(tmp_path, "slurm:9_0")
     assert jobs_of(tmp_path) == ["slurm:1_0", "local:x", "slurm:9_0"]
+
+
+def test_a_state_is_written_though_somebody_sweeps_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps = [sweep_parts]
+
+    def swept(path: Path) -> None:
+        if sweeps:
+            sweeps.pop()(path.parent)
+
+    monkeypatch.setattr(files, "force_to_disk", swept)
+    note(tmp_path, "cancelled")
+    assert not sweeps
+    assert _state(tmp_path).status == "cancelled"
 
 
 def test_a_damaged_state_is_none(tmp_path: Path) -> None:

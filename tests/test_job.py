@@ -173,6 +173,7 @@ def test_what_a_kill_right_after_the_record_left_undone_is_done(tmp_path: Path) 
 def test_the_next_owner_removes_what_was_half_written(tmp_path: Path) -> None:
     config = quick_config(tmp_path)
     of(config).folder.mkdir(parents=True)
-    (of(config).folder / ".record.json.0123.part").write_text("{")
+    for name in ("record", "state"):
+        (of(config).folder / f".{name}.json.0123.part").write_text("{")
     carry_out(Job(config=config), "slurm:1_0")
     assert not list(of(config).folder.glob(".*.part"))
