@@ -74,6 +74,11 @@ def add_references_dir(parser: argparse.ArgumentParser) -> None:
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """Where it is computed."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    add_threads(parser)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """With how many threads."""
     parser.add_argument("--threads", type=whole, default=0, help="CPU threads (default: every core of this process)")
 
 

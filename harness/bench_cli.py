@@ -8,10 +8,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.arguments import add_changes, add_extractor_weights, names, positive, print_json, whole
+from harness.arguments import (
+    add_changes,
+    add_extractor_weights,
+    add_machine,
+    add_threads,
+    names,
+    positive,
+    print_json,
+)
 from harness.bench_records import BenchCase, BenchRecord, append_bench
 from harness.errors import UserError
 from harness.processes import cores
+from harness.request_cli import add_results
 
 BENCHED = "sit-s-2,dit-s-2,jit-b-16,rae-dit-s,rae-dit-dh-s"
 INCEPTION_WIDTH = 2048
@@ -73,7 +82,7 @@ def _add_features(subjects: Any) -> None:
     features.add_argument("--images", type=positive, default=256, help="how many images (default: 256)")
     features.add_argument("--image-size", type=positive, default=256, help="their side (default: 256)")
     _add_repeats(features, 5)
-    _add_machine(features)
+    add_machine(features)
 
 
 def _add_frechet(subjects: Any) -> None:
@@ -88,7 +97,7 @@ def _add_encoder(subjects: Any) -> None:
     encoder.add_argument("--compile", action="store_true", help="under torch.compile")
     _add_batch(encoder)
     _add_repeats(encoder, 7)
-    encoder.add_argument("--threads", type=whole, default=0, help="CPU threads (default: every core of this process)")
+    add_threads(encoder)
 
 
 def _add_overhead(subjects: Any) -> None:
@@ -96,7 +105,7 @@ def _add_overhead(subjects: Any) -> None:
     _add_configurations(overhead, BENCHED, "denoiser", "network.depth=4")
     _add_batch(overhead)
     _add_repeats(overhead, 7)
-    overhead.add_argument("--threads", type=whole, default=0, help="CPU threads (default: every core of this process)")
+    add_threads(overhead)
 
 
 def _add_cost(subjects: Any) -> None:
@@ -104,7 +113,7 @@ def _add_cost(subjects: Any) -> None:
     _add_configurations(cost, BENCHED, "denoiser", "network.depth=4")
     _add_batch(cost)
     _add_repeats(cost, 7)
-    _add_machine(cost)
+    add_machine(cost)
 
 
 def _add_store(subjects: Any) -> None:
@@ -121,7 +130,7 @@ def _subject(subjects: Any, name: str, bench: Callable[[argparse.Namespace], Ben
     parser = subjects.add_parser(name, help=title, description=f"Time {title}.")
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--record", action="store_true", help="append what was timed to the results, below bench/")
-    parser.add_argument("--results", default="results", metavar="DIR", help="the records (default: results)")
+    add_results(parser)
     parser.set_defaults(verb=_bench, bench=bench)
     return parser
 
@@ -137,18 +146,13 @@ def _add_arms(parser: Any, backbones: str, example: str) -> None:
     parser.add_argument("--precision", choices=("auto", "float32", "tf32", "bf16"), help="instead of the recipe's")
     add_changes(parser, example.partition("--set ")[2])
     parser.epilog = f"For {example}"
-    _add_machine(parser)
+    add_machine(parser)
 
 
 def _add_configurations(parser: Any, backbones: str, registers: str, example: str) -> None:
     parser.add_argument("--backbones", default=backbones, metavar="LIST", help=f"exact names (default: {backbones})")
     parser.add_argument("--registers", default=registers, help=f"the preset (default: {registers})")
     add_changes(parser, example)
-
-
-def _add_machine(parser: Any) -> None:
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    parser.add_argument("--threads", type=whole, default=0, help="CPU threads (default: every core of this process)")
 
 
 def _add_repeats(parser: Any, usual: int) -> None:
