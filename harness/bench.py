@@ -1,22 +1,23 @@
 """Time things in turns: what every bench measures with."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from harness.bench_records import Quartiles
+from harness.bench_records import BenchCase, Quartiles
 from harness.build import build
 from harness.denoiser import Denoiser
 from harness.machine import decide_precision, find_device, name_of
 from harness.objective import objective_of
 from harness.progress import Progress
+from harness.records import Measurement
 from harness.replicas import compiled as compiled_whole
 from harness.spec import RunConfig
 from harness.stopwatch import seconds_of
-from harness.train import autocast, optimizer_of
+from harness.train import autocast, optimizer_of, take_step
 
 WARM_UP = 2
 
@@ -93,6 +94,42 @@ class Timing:
         return f"{self.median:.4g} s ({self.first_quartile:.4g} to {self.third_quartile:.4g})"
 
 
+@dataclass(frozen=True)
+class TimedArm:
+    """A configuration, eager or compiled, as arms are told apart; `batch_seconds` are those of one batch."""
+
+    config: RunConfig
+    compiled: bool
+    gflops: float
+    batch_seconds: Timing
+    ratio: Ratio
+
+    @property
+    def how(self) -> str:
+        """In a word."""
+        return "compiled" if self.compiled else "eager"
+
+    @property
+    def title(self) -> str:
+        """For a person."""
+        return f"{self.config.exact_name}, registers {self.config.registers.preset}, {self.how}"
+
+    def case(self, batch: int, place: Place, measurements: Iterable[Measurement]) -> BenchCase:
+        """For a record."""
+        return BenchCase(
+            title=self.title,
+            backbone=self.config.exact_name,
+            network=self.config.network,
+            registers=self.config.registers,
+            batch=batch,
+            compiled=self.compiled,
+            precision=place.precision,
+            gflops=self.gflops,
+            images_per_second=self.batch_seconds.per_second(batch),
+            measurements=tuple(measurements),
+        )
+
+
 def training_step(config: RunConfig, batch_size: int, place: Place, *, compiled: bool = False) -> Action:
     """A step of the recipe's optimizer and EMA over random data, from the call until the device is idle again.
 
@@ -103,9 +140,8 @@ def training_step(config: RunConfig, batch_size: int, place: Place, *, compiled:
     network = compiled_whole(denoiser) if compiled else denoiser
     optimizer, objective = optimizer_of(config, denoiser), objective_of(config)
     weights = [parameter.detach() for parameter in denoiser.parameters()]
-    recipe = config.recipe
-    decays = [decay for decay in (recipe.ema_decay, recipe.second_ema_decay) if decay is not None]
-    averages = [([weight.clone() for weight in weights], decay) for decay in decays]
+    has_second = config.recipe.second_ema_decay is not None
+    averages = [[weight.clone() for weight in weights], [weight.clone() for weight in weights] if has_second else []]
     channels, side = config.network["in_channels"], config.network["input_size"]
     data, noise = (torch.randn(batch_size, channels, side, side, device=device) for _ in range(2))
     labels_N = torch.arange(batch_size, device=device) % config.network["num_classes"]
@@ -117,11 +153,7 @@ def training_step(config: RunConfig, batch_size: int, place: Place, *, compiled:
             losses_N = objective.loss(lambda x, t_N: network(x, t_N, labels_N), data, noise, times_N, weight)
         optimizer.zero_grad(set_to_none=True)
         losses_N.float().mean().backward()  # type: ignore[no-untyped-call]
-        if recipe.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(denoiser.parameters(), recipe.gradient_clip)
-        optimizer.step()
-        for average, decay in averages:
-            torch._foreach_lerp_(average, weights, 1 - decay)
+        take_step(config.recipe, denoiser, optimizer, weights, averages)
         place.wait()
 
     return step

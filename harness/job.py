@@ -8,6 +8,7 @@ from typing import Literal
 from harness import torchrun
 from harness.distributed import joined
 from harness.errors import UserError
+from harness.executing import executed
 from harness.frozen import Frozen
 from harness.lease import Taken
 from harness.progress import say
@@ -70,8 +71,7 @@ def main(words: Sequence[str]) -> int:
 
 def _here(job: Job) -> Job:
     """The same job as this process takes part in it, where torchrun started several."""
-    execution = job.config.execution.model_copy(update=torchrun.told())
-    return job.model_copy(update={"config": job.config.model_copy(update={"execution": execution})})
+    return job.model_copy(update={"config": executed(job.config, **torchrun.told())})
 
 
 def _require_progress(config: RunConfig, worker: Worker) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.bench import Action, Place, Ratio, Timing, in_turns, ratio_of
+from harness.bench import Action, Place, TimedArm, Timing, in_turns, ratio_of
 from harness.bench_records import BenchCase
 from harness.build import build, guide_config, size_of
+from harness.executing import executed
 from harness.latents import PixelCodec
 from harness.metrics import cost
 from harness.records import Measurement
@@ -20,28 +21,15 @@ from harness.text_table import columns
 
 
 @dataclass(frozen=True)
-class Arm:
+class Arm(TimedArm):
     """One arm's sampling of a batch.  `passes` are forward passes for an image, guidance of every kind included.
 
     They are None where an adaptive solver decides.  `ratio` is over the seconds of the first arm; `first_batch` are the
     seconds of the first batch, compilation included.
     """
 
-    config: RunConfig
-    gflops: float
     passes: int | None
-    batch: Timing
-    ratio: Ratio
     first_batch: float
-
-    @property
-    def compiled(self) -> bool:
-        return self.config.execution.compiled
-
-    @property
-    def title(self) -> str:
-        how = "compiled" if self.compiled else "eager"
-        return f"{self.config.exact_name}, registers {self.config.registers.preset}, {how}"
 
 
 @dataclass(frozen=True)
@@ -65,27 +53,19 @@ class SamplingSpeed:
 
     def cases(self) -> tuple[BenchCase, ...]:
         """For a record."""
-        return tuple(
-            BenchCase(
-                title=arm.title,
-                backbone=arm.config.exact_name,
-                network=arm.config.network,
-                registers=arm.config.registers,
-                batch=self.batch,
-                compiled=arm.compiled,
-                precision=self.place.precision,
-                gflops=arm.gflops,
-                images_per_second=arm.batch.per_second(self.batch),
-                measurements=_measurements(arm),
-            )
-            for arm in self.arms
-        )
+        return tuple(arm.case(self.batch, self.place, _measurements(arm)) for arm in self.arms)
 
     def report(self) -> str:
         """A line for each arm."""
         head = ["arm", "img/s", "forward passes", "seconds over the first", "first batch"]
         rows = [
-            [arm.title, str(arm.batch.per_second(self.batch)), _passes(arm), str(arm.ratio), f"{arm.first_batch:.3g} s"]
+            [
+                arm.title,
+                str(arm.batch_seconds.per_second(self.batch)),
+                _passes(arm),
+                str(arm.ratio),
+                f"{arm.first_batch:.3g} s",
+            ]
             for arm in self.arms
         ]
         return (
@@ -100,7 +80,7 @@ class SamplingSpeed:
             "compiled": arm.compiled,
             "gflops": arm.gflops,
             "passes": arm.passes,
-            "images_per_second": arm.batch.per_second(self.batch).model_dump(),
+            "images_per_second": arm.batch_seconds.per_second(self.batch).model_dump(),
             "ratio": asdict(arm.ratio),
             "first_batch": arm.first_batch,
         }
@@ -113,27 +93,24 @@ def sampling_speed(configs: Sequence[RunConfig], modes: Sequence[bool], batch: i
     """
     place = Place.of(configs[0])
     torch.compiler.reset()
-    arms = [_as_executed(config, place, compiled=compiled) for config in configs for compiled in modes]
+    device = str(place.device)
+    arms = [executed(config, compiled=compiled, device=device) for config in configs for compiled in modes]
     prepared = [_sampling(arm, batch, place) for arm in arms]
     first = [seconds_of(action) for action in prepared]
     timed = in_turns(prepared, rounds, f"{configs[0].exact_name} sampling")
     found = [
         Arm(
             config=arm,
+            compiled=arm.execution.compiled,
             gflops=size_of(arm).flops / 1e9,
             passes=cost.evaluations(arm),
-            batch=Timing.of([seconds[index] for seconds in timed]),
+            batch_seconds=Timing.of([seconds[index] for seconds in timed]),
             ratio=ratio_of(timed, of=index),
             first_batch=first[index],
         )
         for index, arm in enumerate(arms)
     ]
     return SamplingSpeed(place, batch, rounds, tuple(found))
-
-
-def _as_executed(config: RunConfig, place: Place, *, compiled: bool) -> RunConfig:
-    execution = config.execution.model_copy(update={"compiled": compiled, "device": str(place.device)})
-    return config.model_copy(update={"execution": execution})
 
 
 def _sampling(config: RunConfig, batch: int, place: Place) -> Action:

@@ -3,7 +3,7 @@
 # N batch, n images of one piece of it
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ from harness.progress import Progress
 from harness.replicas import Replica, replica_of
 from harness.schedule import learning_rate
 from harness.source import Source
-from harness.spec import RunConfig
+from harness.spec import Recipe, RunConfig
 from harness.training_draw import Draw, draw_step, numbers_of, shares_of
 
 LOG_EVERY = 10
@@ -143,14 +143,8 @@ class _Session:
         with self.replica.holding_back() if len(pieces) > 1 else nullcontext():
             losses = [self._learn(objective, piece, precision) for piece in pieces[:-1]]
         losses.append(self._learn(objective, pieces[-1], precision))
-        if recipe.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.trained.parameters(), recipe.gradient_clip)
-        self.optimizer.step()
-        local = self.replica.local
-        now = list(map(local, self.weights))
-        torch._foreach_lerp_(list(map(local, self.ema)), now, 1 - recipe.ema_decay)
-        if recipe.second_ema_decay is not None:
-            torch._foreach_lerp_(list(map(local, self.second_ema)), now, 1 - recipe.second_ema_decay)
+        weights, *averages = (list(map(self.replica.local, each)) for each in (self.weights, self.ema, self.second_ema))
+        take_step(recipe, self.trained, self.optimizer, weights, averages)
         self.step += 1
         return torch.stack(losses).sum()
 
@@ -270,6 +264,25 @@ def optimizer_of(config: RunConfig, denoiser: Denoiser) -> torch.optim.AdamW:
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+
+
+def take_step(
+    recipe: Recipe,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    weights: list[Tensor],
+    averages: Sequence[list[Tensor]],
+) -> None:
+    """Cut the gradients, step, and move the averages: one for each decay of the recipe, and nothing for one it lacks.
+
+    `weights` are those of the network that this process holds.
+    """
+    if recipe.gradient_clip is not None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
+    optimizer.step()
+    for average, decay in zip(averages, (recipe.ema_decay, recipe.second_ema_decay), strict=True):
+        if decay is not None:
+            torch._foreach_lerp_(average, weights, 1 - decay)
 
 
 def _first_not_finite(losses: Tensor) -> int | None:

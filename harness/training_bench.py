@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harness.bench import Place, Ratio, Timing, in_turns, ratio_of, training_step
+from harness.bench import Place, TimedArm, Timing, in_turns, ratio_of, training_step
 from harness.bench_records import BenchCase
 from harness.build import size_of
 from harness.metrics import cost
@@ -20,7 +20,7 @@ MATRIX_SIDE, PRODUCTS = 8192, 20
 
 
 @dataclass(frozen=True)
-class Arm:
+class Arm(TimedArm):
     """One arm's training steps.  `ratio` is over the seconds of the first arm, `operations` over its operations.
 
     `first_step` are the seconds of the first step, which compiles where it is `compiled`; `memory` (MiB) is the most
@@ -28,20 +28,11 @@ class Arm:
     in bf16 products of large matrices.  None where that is not known, as on every CPU.
     """
 
-    config: RunConfig
-    compiled: bool
-    gflops: float
     operations: float
-    step: Timing
-    ratio: Ratio
     first_step: float
     mfu: float | None
     of_matrix_rate: float | None
     memory: float | None
-
-    @property
-    def how(self) -> str:
-        return "compiled" if self.compiled else "eager"
 
 
 @dataclass(frozen=True)
@@ -67,21 +58,7 @@ class TrainingSpeed:
 
     def cases(self) -> tuple[BenchCase, ...]:
         """For a record."""
-        return tuple(
-            BenchCase(
-                title=f"{arm.config.exact_name}, registers {arm.config.registers.preset}, {arm.how}",
-                backbone=arm.config.exact_name,
-                network=arm.config.network,
-                registers=arm.config.registers,
-                batch=self.batch,
-                compiled=arm.compiled,
-                precision=self.place.precision,
-                gflops=arm.gflops,
-                images_per_second=arm.step.per_second(self.batch),
-                measurements=tuple(self._measurements(arm)),
-            )
-            for arm in self.arms
-        )
+        return tuple(arm.case(self.batch, self.place, self._measurements(arm)) for arm in self.arms)
 
     def report(self) -> str:
         """A line for each arm, and below them how they were timed."""
@@ -100,7 +77,7 @@ class TrainingSpeed:
                 arm.config.exact_name,
                 arm.config.registers.preset,
                 arm.how,
-                str(arm.step.per_second(self.batch)),
+                str(arm.batch_seconds.per_second(self.batch)),
                 str(arm.ratio),
                 f"{arm.operations:.3f}",
                 f"{arm.first_step:.3g} s",
@@ -119,13 +96,13 @@ class TrainingSpeed:
         return list(_known(self.arms[0]))
 
     def _arm_shown(self, arm: Arm) -> dict[str, Any]:
-        numbers = {name: value for name, value in vars(arm).items() if name not in ("config", "step", "ratio")}
+        numbers = {name: value for name, value in vars(arm).items() if name not in ("config", "batch_seconds", "ratio")}
         return {
             "backbone": arm.config.exact_name,
             "registers": arm.config.registers.preset,
             **numbers,
-            "images_per_second": arm.step.per_second(self.batch).model_dump(),
-            "step": asdict(arm.step),
+            "images_per_second": arm.batch_seconds.per_second(self.batch).model_dump(),
+            "step": asdict(arm.batch_seconds),
             "ratio": asdict(arm.ratio),
         }
 
@@ -216,7 +193,7 @@ def _arm(
         compiled=mine.compiled,
         gflops=mine.size.flops / 1e9,
         operations=mine.size.flops / prepared[0].size.flops,
-        step=step,
+        batch_seconds=step,
         ratio=ratio_of(timed, of=index),
         first_step=mine.first_step,
         mfu=used[0].value if used else None,

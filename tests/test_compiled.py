@@ -9,9 +9,10 @@ import torch
 from torch._dynamo.utils import counters
 
 from harness.build import build
+from harness.executing import executed
 from harness.sample import sample
 from tests.builders import quick_config, sampled
-from tests.world import executed, trained
+from tests.world import trained
 
 torch.set_num_threads(1)
 

@@ -20,13 +20,14 @@ from harness import workspace
 from harness.denoiser import Denoiser
 from harness.distributed import ALONE, World, joined
 from harness.errors import UserError
+from harness.executing import executed
 from harness.files import write_text
 from harness.perform import perform
 from harness.process_group import require_own_gpus
 from harness.spec import RunConfig
 from harness.training_draw import draw_step
 from tests.builders import quick_config
-from tests.world import executed, free_port, has_dropout, together, trained
+from tests.world import free_port, has_dropout, together, trained
 
 torch.set_num_threads(1)
 

@@ -16,6 +16,7 @@ from harness.checkpoint import Checkpoints
 from harness.data import digits
 from harness.denoiser import Denoiser
 from harness.distributed import ALONE, World, joined
+from harness.executing import executed
 from harness.latents import plain_codec
 from harness.source import Source
 from harness.spec import RaeLatents, RunConfig
@@ -60,11 +61,6 @@ def trained(config: RunConfig, world: World = ALONE) -> tuple[Training, Denoiser
 def has_dropout(denoiser: Denoiser) -> bool:
     """Whether it draws numbers of its own in training."""
     return any(isinstance(module, nn.Dropout) and module.p > 0 for module in denoiser.modules())
-
-
-def executed(config: RunConfig, **changes: Any) -> RunConfig:
-    """The same run, carried out otherwise."""
-    return config.model_copy(update={"execution": config.execution.model_copy(update=changes)})
 
 
 def _work(rank: int, work: Work, configs: list[RunConfig], place: Path, meeting: tuple[int, int]) -> None:
