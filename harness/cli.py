@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from harness import __version__, bench_cli, encoder_cli, evaluation_cli, sweep_cli, torchrun
 from harness.arguments import print_json, whole
+from harness.contributing import cli as contributing_cli
 from harness.errors import UserError, unknown_name
 from harness.request_cli import add_carrying_out, add_configuration, add_results, request_of
 from harness.signals import terminable
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     bench_cli.add(verbs)
     encoder_cli.add(verbs)
     evaluation_cli.add(verbs)
+    contributing_cli.add(verbs)
     return parser
 
 
@@ -149,10 +151,11 @@ def _add_claims(verbs: Any) -> None:
 
 
 def _add_board(verbs: Any) -> None:
-    board = verbs.add_parser("board", help="open the leaderboard in a browser")
+    board = verbs.add_parser("board", help="open the leaderboard in a browser, or write it as files")
     board.add_argument("--port", type=whole, default=8501, help="where it listens (default 8501)")
     board.add_argument("--address", default="localhost", help="whom it listens to (default: this machine alone)")
     board.add_argument("--headless", action="store_true", help="do not open a browser")
+    board.add_argument("--export", metavar="DIR", type=Path, help="write it as plain HTML and Parquet, and stop")
     add_results(board)
     board.set_defaults(verb=_board)
 
@@ -300,6 +303,11 @@ def _claims(options: argparse.Namespace) -> None:
 
 
 def _board(options: argparse.Namespace) -> None:
+    if options.export:
+        from leaderboard.export import export
+
+        export(Path(options.results), options.export)
+        return
     from harness.board import serve
 
     serve(Path(options.results), port=options.port, address=options.address, headless=options.headless)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from harness.attachments import present
 from harness.bench_records import BenchCase, StoredBench
 from harness.comparability import Basis, Key
 from harness.evaluation_records import EvaluationRecord
@@ -21,7 +22,8 @@ from harness.store import Problem, Stored
 Row = dict[str, Any]
 Columns = Mapping[str, str]
 
-# Of every table: column -> SQL type.
+# Of every table: column -> SQL type.  A run whose `moments` lie beside its record is verified: whoever merged it has
+# computed its distances again.  `third_party` is the file that its backbone came from, NULL for those of baselines/.
 RUNS: Final[Columns] = {
     "record_id": "VARCHAR",
     "run_id": "VARCHAR",
@@ -46,7 +48,10 @@ RUNS: Final[Columns] = {
     "commit": "VARCHAR",
     "dirty": "BOOLEAN",
     "device": "VARCHAR",
+    "third_party": "VARCHAR",
     "samples": "VARCHAR",
+    "moments": "VARCHAR",
+    "norm_maps": "VARCHAR",
     "notes": "VARCHAR",
     "config": "VARCHAR",
     "provenance": "VARCHAR",
@@ -151,20 +156,25 @@ class RunRows:
             "run_id": record.run_id,
             "none_run_id": identity.without_registers.run_id(config.seed),
             "created": record.created,
-            "path": str(stored.path.relative_to(self._results)),
+            "path": self._place(stored.path),
             "status": record.status,
             "diverged_at_step": record.diverged_at_step,
             "seed": config.seed,
             "commit": record.provenance.commit,
             "dirty": record.provenance.dirty,
             "device": record.provenance.device,
-            "samples": samples and str(stored.path.with_name(samples.file).relative_to(self._results)),
+            "samples": samples and self._place(stored.path.with_name(samples.file)),
+            "moments": self._place(present(stored.path, "moments", record.moments)),
+            "norm_maps": self._place(present(stored.path, "norms", record.norm_maps)),
             "notes": "\n".join(record.notes),
             "config": config.model_dump_json(),
             "provenance": record.provenance.model_dump_json(),
             "conditions": record.conditions.model_dump_json(),
             "circumstances": record.circumstances.model_dump_json(),
         }
+
+    def _place(self, path: Path | None) -> str | None:
+        return None if path is None else str(path.relative_to(self._results))
 
 
 def _arm_cells(record: RunRecord) -> Row:
@@ -184,6 +194,7 @@ def _arm_cells(record: RunRecord) -> Row:
         "count": denoiser and denoiser.count,
         "start_block": denoiser and denoiser.start_block,
         "steps": config.training_steps,
+        "third_party": config.third_party and config.third_party.file,
     }
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from harness.attachments import Attachment
 from harness.comparability import Basis, Circumstances, Conditions, Key
 from harness.frozen import Frozen, NonNegativeFloat, PositiveInt
 from harness.outlier_records import OutlierStatistics
@@ -64,7 +65,8 @@ class Provenance(Frozen):
 class RunRecord(Frozen):
     """One run's outcome.  Written once, never changed.
 
-    Each value's key is what may be compared with it; `circumstances` may differ, and are shown.
+    Each value's key is what may be compared with it; `circumstances` may differ, and are shown.  `moments` and
+    `norm_maps` are files beside it: the former only where it was submitted with them.
     """
 
     schema_version: Literal[2] = 2
@@ -79,6 +81,8 @@ class RunRecord(Frozen):
     outliers: tuple[OutlierStatistics, ...] = ()
     loss_curve: tuple[tuple[PositiveInt, float], ...] = ()
     samples: SampleGrid | None = None
+    moments: Attachment | None = None
+    norm_maps: Attachment | None = None
     notes: tuple[str, ...] = ()
     provenance: Provenance
 

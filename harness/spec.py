@@ -269,6 +269,13 @@ class Weights(Frozen):
     entry: str = ""
 
 
+class ThirdParty(Frozen):
+    """The file outside this repository that a backbone came from: its name without folders, and its SHA-256."""
+
+    file: str
+    sha256: str
+
+
 class Protocol(Frozen):
     """How a trained denoiser is measured: `num_images` with exactly balanced labels, from EMA weights.
 
@@ -288,7 +295,7 @@ class Execution(Frozen):
 
     `processes` share each batch and the sampling; `rank` is this one's number among all, `local_rank` among those of
     its machine.  `sharding` "fsdp" also shares the weights.  Each process takes its part of a batch in `accumulate`
-    pieces.  `compiled` networks go through torch.compile.
+    pieces.  `compiled` networks go through torch.compile.  `backbone_file` is where a third party's backbone lies.
     """
 
     device: str = "auto"
@@ -301,6 +308,7 @@ class Execution(Frozen):
     compiled: bool = False
     sampling_batch: PositiveInt = 256
     data: str | None = None
+    backbone_file: str | None = None
     weights: str | None = None
     guide: str | None = None
     vae: str | None = None
@@ -331,6 +339,7 @@ class RunConfig(Frozen):
     seed: Seed = 0
     latents: Latents = PixelLatents()
     weights: Weights | None = None
+    third_party: ThirdParty | None = None
     execution: Execution = Field(default=Execution(), exclude_if=lambda execution: execution == Execution())
 
     @property

@@ -1,0 +1,1 @@
+"""The board's pages: each file has `show(view)`, which draws one."""

@@ -1,0 +1,8 @@
+"""The page "Claims"."""
+
+from leaderboard.view import View
+
+
+def show(view: View) -> None:
+    """Draw it."""
+    del view

@@ -1,0 +1,44 @@
+"""The database as every page sees it: in memory, and read anew once it was rebuilt."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import streamlit as st
+
+from harness.database import DATABASE, snapshot
+
+
+@dataclass(frozen=True)
+class View:
+    """One state of the results: a cursor of this visitor's own, the folder, and the digest of the database's bytes.
+
+    What is computed from a view is cached by its `digest`: equal databases give equal answers.
+    """
+
+    database: duckdb.DuckDBPyConnection
+    results: Path
+    digest: str
+
+
+def opened(results: Path) -> View | None:
+    """The results as they are now; None where there is no database yet."""
+    path = results / DATABASE
+    if not path.exists():
+        return None
+    stamp = path.stat()
+    digest = _digest(str(path), stamp.st_mtime_ns, stamp.st_ino)
+    return View(_snapshot(str(path), digest).cursor(), results, digest)
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def _digest(path: str, modified: int, inode: int) -> str:  # noqa: ARG001
+    """A rebuilt file has another time or inode, and is read anew."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _snapshot(path: str, digest: str) -> duckdb.DuckDBPyConnection:  # noqa: ARG001
+    return snapshot(Path(path))
