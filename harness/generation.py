@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from harness.attachments import Attachment
 from harness.comparability import UNGUIDED, guidance_used
 from harness.digits_judge import REFERENCE as DIGITS
 from harness.distributed import ALONE, World
@@ -16,6 +17,7 @@ from harness.files import sha256_of, write_arrays, write_bytes
 from harness.images import grid
 from harness.judging import Scores, find_judges, score_run, setting_of
 from harness.metrics import cost
+from harness.moment_files import write_moments
 from harness.objective import is_adaptive
 from harness.records import Measurement, SampleGrid
 from harness.sample import Parts, Sampled, label_of, sample_all
@@ -28,12 +30,16 @@ GRID_ROWS, GRID_COLUMNS = 10, 10
 
 @dataclass(frozen=True)
 class Made:
-    """What a run's images gave; `cost` is the time of making them, `samples` None where they are no numbers."""
+    """What a run's images gave; `cost` is the time of making them, `samples` None where they are no numbers.
+
+    `moments` are None where no distance was measured.
+    """
 
     judged: tuple[Measurement, ...]
     cost: Measurement
     notes: tuple[str, ...]
     samples: SampleGrid | None
+    moments: Attachment | None = None
 
 
 def require_judges(config: RunConfig, device: torch.device) -> None:
@@ -65,6 +71,7 @@ def make(config: RunConfig, space: Workspace, made_from: Sampled, precision: str
         cost=seconds,
         notes=(*_sampling_notes(config, made_from.codec.device), *scores.notes, *plain.notes),
         samples=_picture(config, parts, space.picture),
+        moments=write_moments(space.moments, [*scores.moments, *plain.moments]),
     )
 
 
@@ -110,7 +117,7 @@ def _unguided(guided: _Making) -> Scores:
     parts = plain.sample(lambda: None)
     if parts is None:
         return Scores([], ["sampling without guidance gave values that are no numbers"])
-    return Scores(plain.judge(parts, guided.space.unguided_samples).measurements, [])
+    return replace(plain.judge(parts, guided.space.unguided_samples), notes=[])
 
 
 def _seconds_file(world: World) -> str:

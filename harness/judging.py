@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from harness.image_sets import Survey, open_images, survey, with_oddities
 from harness.locks import alone_in
 from harness.machine import name_of
 from harness.metrics.moments import MomentAccumulator, Moments
+from harness.moment_files import JudgedMoments
 from harness.open_extractor import open_extractor
 from harness.records import Measurement, Provenance
 from harness.references import ReferenceManifest, require_same_extractor
@@ -103,10 +104,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured, and in words what was not."""
+    """What was measured, in words what was not, and the moments that distances rest on."""
 
     measurements: list[Measurement]
     notes: list[str]
+    moments: list[JudgedMoments] = field(default_factory=list)
 
 
 def score_run(samples: Path, names: Sequence[str], guidance: GuidanceUsed, setting: Setting, folder: Path) -> Scores:
@@ -120,7 +122,7 @@ def score_run(samples: Path, names: Sequence[str], guidance: GuidanceUsed, setti
         with alone_in(folder) if setting.world.is_first else nullcontext():
             kept = Kept(folder, setting.provenance().code_sha256)
             scores = judge(Seen(stored, found, guidance), judges, setting, kept)
-        return Scores(scores.measurements, [*with_oddities(found).notes, *scores.notes])
+        return replace(scores, notes=[*with_oddities(found).notes, *scores.notes])
 
 
 def find_judges(names: tuple[str, ...], shape: tuple[int, ...], setting: Setting) -> list[Judge]:
@@ -149,7 +151,10 @@ def judge(seen: Seen, judges: Sequence[Judge], setting: Setting, kept: Kept) -> 
     if not setting.world.is_first:
         return scores
     for each, extracted in zip(judges, features, strict=True):
-        opened = [_open(manifest, each.extractor, setting) for manifest in each.references]
+        opened = [
+            digits_reference(each.extractor) if manifest is None else open_reference(setting.references, manifest)
+            for manifest in each.references
+        ]
         judged = Judged(
             features=extracted,
             extractor=each.extractor.identity,
@@ -161,7 +166,33 @@ def judge(seen: Seen, judges: Sequence[Judge], setting: Setting, kept: Kept) -> 
         measured = score(judged, opened)
         scores.measurements.extend(measured)
         scores.notes.extend(not_given(judged, opened, measured))
+        scores.moments.extend(judged.judged_moments())
     return scores
+
+
+def open_reference(folder: Path, manifest: ReferenceManifest) -> OpenReference:
+    """A reference of that folder.  Raises UserError where its files are not those that the manifest tells of."""
+    arrays = references.load(folder, manifest)
+    count = manifest.reference.num_images
+    spatial = None
+    if arrays.spatial_mean is not None and arrays.spatial_covariance is not None:
+        spatial = Moments(count, arrays.spatial_mean, arrays.spatial_covariance)
+    return OpenReference(
+        manifest.reference,
+        Moments(count, arrays.mean, arrays.covariance),
+        spatial,
+        arrays.features,
+        DECLARED_NOTE if manifest.is_declared else "",
+    )
+
+
+def digits_reference(extractor: Extractor) -> OpenReference:
+    """All 1,797 digits, in the pieces in which generated images are seen."""
+    pieces = [extractor.extract(digits().pixels(np.arange(*piece))).pooled for piece in chunks(len(digits()))]
+    gathered = MomentAccumulator(pieces[0].shape[1])
+    for piece_nF in pieces:
+        gathered.add(piece_nF)
+    return OpenReference(DIGITS, gathered.moments(), features=np.concatenate(pieces))
 
 
 def _wanted(
@@ -193,32 +224,6 @@ def _wanted(
             "say whose weights these are: --extractor-weights NAME=PATH, once for each",
         )
     return wanted
-
-
-def _open(manifest: ReferenceManifest | None, extractor: Extractor, setting: Setting) -> OpenReference:
-    if manifest is None:
-        return _digits(extractor)
-    arrays = references.load(setting.references, manifest)
-    count = manifest.reference.num_images
-    spatial = None
-    if arrays.spatial_mean is not None and arrays.spatial_covariance is not None:
-        spatial = Moments(count, arrays.spatial_mean, arrays.spatial_covariance)
-    return OpenReference(
-        manifest.reference,
-        Moments(count, arrays.mean, arrays.covariance),
-        spatial,
-        arrays.features,
-        DECLARED_NOTE if manifest.is_declared else "",
-    )
-
-
-def _digits(extractor: Extractor) -> OpenReference:
-    """All 1,797 digits, in the pieces in which generated images are seen."""
-    pieces = [extractor.extract(digits().pixels(np.arange(*piece))).pooled for piece in chunks(len(digits()))]
-    gathered = MomentAccumulator(pieces[0].shape[1])
-    for piece_nF in pieces:
-        gathered.add(piece_nF)
-    return OpenReference(DIGITS, gathered.moments(), features=np.concatenate(pieces))
 
 
 def _class_by_class(found: Survey) -> bool:

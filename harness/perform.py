@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 
 from harness import data, provenance
+from harness.attachments import Attachment
 from harness.build import build, build_guide, load_released, size_of
 from harness.checkpoint import Checkpoints
 from harness.circumstances import circumstances_of
@@ -21,6 +22,7 @@ from harness.files import write_bytes
 from harness.generation import make, require_judges
 from harness.machine import decide_precision, find_device, memory_explained, name_of
 from harness.metrics import cost, outliers
+from harness.norm_map_files import NormMapRecorder
 from harness.open_codec import open_codec
 from harness.outlier_records import OutlierStatistics
 from harness.progress import say
@@ -100,11 +102,13 @@ def _perform(config: RunConfig, space: Workspace, world: World, *, until_trained
         if made is not None:
             findings.measurements = [*made.judged, *findings.measurements, made.cost]
             findings.notes += [*_ema_notes(config), *made.notes]
-            findings.samples = made.samples
+            findings.samples, findings.moments = made.samples, made.moments
     if not world.is_first:
         return None
     if findings.samples is not None:
-        findings.statistics = outliers.probe(config, denoiser, source)
+        recorder = NormMapRecorder(config, source)
+        findings.statistics = outliers.probe(config, denoiser, source, recorder)
+        findings.norm_maps = recorder.write(space.norm_maps)
         findings.measurements += outliers.summary(config.protocol, findings.statistics)
     findings.measurements.append(cost.peak_memory(machine.device))
     return _record(config, machine, training, findings, codec.weights_sha256)
@@ -149,6 +153,8 @@ class _Findings:
     notes: list[str]
     statistics: list[OutlierStatistics] = field(default_factory=list)
     samples: SampleGrid | None = None
+    moments: Attachment | None = None
+    norm_maps: Attachment | None = None
 
 
 def _load(config: RunConfig, denoiser: Denoiser, findings: _Findings) -> Training:
@@ -231,6 +237,8 @@ def _record(
         outliers=tuple(findings.statistics),
         loss_curve=_curve(training),
         samples=samples,
+        moments=findings.moments,
+        norm_maps=findings.norm_maps,
         notes=tuple(findings.notes),
         provenance=machine.provenance,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import database, lease, store, workspace
+from harness.attachments import read_whole
 from harness.distributed import ALONE, World
 from harness.errors import UserError
 from harness.files import require_writable
@@ -135,7 +136,9 @@ def _is_published(results: Path, record: RunRecord) -> bool:
 def _publish(results: Path, record: RunRecord, space: Workspace) -> Path:
     if _is_published(results, record):
         return store.path_of(results, record)
-    path = store.append(results, record, space.picture.read_bytes() if record.samples else None)
+    picture = space.picture.read_bytes() if record.samples else None
+    norm_maps = read_whole(space.norm_maps, record.norm_maps) if record.norm_maps else None
+    path = store.append(results, record, picture, norm_maps)
     for problem in database.rebuild(results).problems:
         say(f"left out of the database: {problem.path}: {problem.reason}")
     return path

@@ -4,13 +4,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from harness.comparability import UNGUIDED, Basis, ExtractorIdentity, GuidanceUsed, ReferenceIdentity
 from harness.data import Labels
 from harness.extractor import Matrix32
-from harness.feature_store import Kind as FeatureKind
 from harness.feature_store import StoredFeatures
 from harness.metric_definitions import Kind, MetricDefinition, definitions_of, is_inception
 from harness.metrics.frechet import FrechetReference, jackknife
@@ -18,6 +18,8 @@ from harness.metrics.inception_score import ADM_CHUNK, inception_score, inceptio
 from harness.metrics.kernel_distance import kernel_distance, mean_discrepancy
 from harness.metrics.moments import CHUNKS, ChunkedMoments, MomentAccumulator, Moments
 from harness.metrics.precision_recall import NEIGHBOURS, Arithmetic, Manifold, precision_recall
+from harness.moment_files import Described, JudgedMoments
+from harness.moment_files import FeatureKind as MomentKind
 from harness.records import Measurement
 
 FEWEST_FOR_INCEPTION = 50_000
@@ -35,6 +37,42 @@ class OpenReference:
 
 
 @dataclass(frozen=True)
+class Gathered:
+    """Moments of all images, summed in the order in which a reference is built: equal images give equal bits; and in
+    parts, each of which can be left out.
+    """
+
+    whole: MomentAccumulator
+    parts: ChunkedMoments
+
+
+class FeatureMoments:
+    """The moments of features, each kind gathered once, when it is first asked for."""
+
+    def __init__(self, features: StoredFeatures) -> None:
+        self._features = features
+        self._gathered: dict[MomentKind, Gathered] = {}
+
+    def of(self, kind: MomentKind) -> Gathered:
+        if kind not in self._gathered:
+            self._gathered[kind] = self._gather(kind)
+        return self._gathered[kind]
+
+    def gathered(self) -> Iterator[tuple[MomentKind, MomentAccumulator]]:
+        """Whatever kinds were asked for, in the order of their names."""
+        for kind in sorted(self._gathered):
+            yield kind, self._gathered[kind].whole
+
+    def _gather(self, kind: MomentKind) -> Gathered:
+        width = self._features.width(kind)
+        gathered = Gathered(MomentAccumulator(width), ChunkedMoments(width))
+        for piece_nF in self._features.pieces(kind):
+            gathered.parts.add(piece_nF, gathered.whole.count)
+            gathered.whole.add(piece_nF)
+        return gathered
+
+
+@dataclass(frozen=True)
 class Judged:
     """N generated images as one extractor saw them, and what is known of them.
 
@@ -48,6 +86,19 @@ class Judged:
     class_by_class: bool = False
     guidance: GuidanceUsed = UNGUIDED
     device: str = "cpu"
+
+    @cached_property
+    def moments(self) -> FeatureMoments:
+        """The moments of the features, gathered when they are first asked for."""
+        return FeatureMoments(self.features)
+
+    def judged_moments(self) -> list[JudgedMoments]:
+        """The moments that a distance was asked of, and whose they are."""
+        return [JudgedMoments(self._described(kind), found.moments()) for kind, found in self.moments.gathered()]
+
+    def _described(self, kind: MomentKind) -> Described:
+        count = self.features.num_images
+        return Described(extractor=self.extractor, kind=kind, guidance=self.guidance, count=count)
 
 
 @dataclass(frozen=True)
@@ -74,9 +125,8 @@ def score(judged: Judged, references: Sequence[OpenReference]) -> list[Measureme
         for definition in definitions
         if definition.kind in alone
     ]
-    moments = _Moments(judged)
     for reference in references:
-        compared = dict(_values_against(judged, moments, reference, {definition.kind for definition in definitions}))
+        compared = dict(_values_against(judged, reference, {definition.kind for definition in definitions}))
         found += [
             _measurement(judged, definition, compared[definition.kind], reference)
             for definition in definitions
@@ -106,37 +156,6 @@ def _needed(judged: Judged, definition: MetricDefinition, reference: OpenReferen
     return " and ".join(definition.needs)
 
 
-@dataclass(frozen=True)
-class _Gathered:
-    """Moments of all images, summed in the order in which a reference is built: equal images give equal bits; and in
-    parts, each of which can be left out.
-    """
-
-    whole: MomentAccumulator
-    parts: ChunkedMoments
-
-
-class _Moments:
-    """The moments of the judged images, gathered once, when they are first asked for."""
-
-    def __init__(self, judged: Judged) -> None:
-        self._features = judged.features
-        self._gathered: dict[FeatureKind, _Gathered] = {}
-
-    def of(self, kind: FeatureKind) -> _Gathered:
-        if kind not in self._gathered:
-            self._gathered[kind] = self._gather(kind)
-        return self._gathered[kind]
-
-    def _gather(self, kind: FeatureKind) -> _Gathered:
-        width = self._features.width(kind)
-        gathered = _Gathered(MomentAccumulator(width), ChunkedMoments(width))
-        for piece_nF in self._features.pieces(kind):
-            gathered.parts.add(piece_nF, gathered.whole.count)
-            gathered.whole.add(piece_nF)
-        return gathered
-
-
 def _values_alone(judged: Judged, wanted: set[Kind]) -> Iterator[tuple[Kind, _Value]]:
     """What needs no reference."""
     if not judged.features.has("probabilities"):
@@ -148,13 +167,11 @@ def _values_alone(judged: Judged, wanted: set[Kind]) -> Iterator[tuple[Kind, _Va
         yield "accuracy", _Value(float((np.concatenate(seen) == judged.labels).mean()))
 
 
-def _values_against(
-    judged: Judged, moments: _Moments, reference: OpenReference, wanted: set[Kind]
-) -> Iterator[tuple[Kind, _Value]]:
+def _values_against(judged: Judged, reference: OpenReference, wanted: set[Kind]) -> Iterator[tuple[Kind, _Value]]:
     if "frechet" in wanted:
-        yield "frechet", _frechet(moments.of("pooled"), reference.moments)
+        yield "frechet", _frechet(judged.moments.of("pooled"), reference.moments)
     if "spatial frechet" in wanted and reference.spatial is not None and judged.features.has("spatial"):
-        yield "spatial frechet", _frechet(moments.of("spatial"), reference.spatial)
+        yield "spatial frechet", _frechet(judged.moments.of("spatial"), reference.spatial)
     if reference.features is None:
         return
     pooled_NF = judged.features.whole("pooled")
@@ -182,7 +199,7 @@ def _inception_score(judged: Judged) -> _Value:
     return _Value(found.value, {"spread": found.spread, "chunks": found.parts}, note=note)
 
 
-def _frechet(gathered: _Gathered, moments: Moments) -> _Value:
+def _frechet(gathered: Gathered, moments: Moments) -> _Value:
     """The distance and its parts; with a jackknife where each of its chunks can be left out."""
     ours, reference = gathered.whole.moments(), FrechetReference(moments)
     distance = reference.distance(ours)

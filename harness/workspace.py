@@ -64,6 +64,16 @@ class Workspace:
         return self.folder / "samples.png"
 
     @property
+    def norm_maps(self) -> Path:
+        """Token norms of a few probe images, block by block."""
+        return self.folder / "norm-maps.safetensors"
+
+    @property
+    def moments(self) -> Path:
+        """The moments of the features that the samples were judged by."""
+        return self.folder / "moments.safetensors"
+
+    @property
     def weights(self) -> Path:
         """The EMA weights, under the official names but for the registers."""
         return self.folder / "weights.safetensors"

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from harness.latents import plain_codec
 from harness.resolve import Request, resolve
 from harness.sample import Sampled
 from harness.spec import Execution, RaeLatents, RunConfig
+from tests.nursery import command
+
+PATIENCE = 300.0
 
 QUICK = (
     "network.width=16",
@@ -70,10 +74,25 @@ class Said:
 
 
 def harness(*words: str, cwd: Path) -> Said:
-    """`python -m harness ...` in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
-    )
+    """`python -m harness ...` in a process of its own, forked with all imports done.
+
+    They have seen the environment of the first such call: what a library reads when it is imported needs
+    `harness_afresh`.
+    """
+    with TemporaryDirectory() as place:
+        out, err = Path(place) / "out", Path(place) / "err"
+        done = command(words, cwd, out, err)
+        try:
+            code = done.wait(PATIENCE)
+        finally:
+            done.kill()
+        return Said(code, out.read_text(), err.read_text())
+
+
+def harness_afresh(*words: str, cwd: Path) -> Said:
+    """`python -m harness ...` as everybody starts it."""
+    python = [sys.executable, "-m", "harness"]
+    done = subprocess.run([*python, *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=PATIENCE)
     return Said(done.returncode, done.stdout, done.stderr)
 
 

@@ -218,7 +218,8 @@ def test_two_processes_make_the_images_and_distances_that_one_makes(tmp_path: Pa
     shutil.copytree(_folder(one), _folder(two))
     wanted = _performed(one, ALONE)
     (found,) = together(_performed, [two], tmp_path)
-    for name in ("samples.npz", "samples-unguided.npz", "samples.png", "weights.safetensors"):
+    samples = ("samples.npz", "samples-unguided.npz", "samples.png")
+    for name in (*samples, "weights.safetensors", "moments.safetensors", "norm-maps.safetensors"):
         assert (_folder(one) / name).read_bytes() == (_folder(two) / name).read_bytes(), name
     judged = [measurement.value for measurement in wanted.measurements if measurement.basis]
     assert judged

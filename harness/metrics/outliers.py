@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,28 +40,58 @@ AT_ONCE = 64
 FAR_OUT = 10.0
 DIGITS = 6
 
+_Parts = tuple[Tensor, Tensor]
 
-def probe(config: RunConfig, denoiser: Denoiser, source: Source) -> list[OutlierStatistics]:
+
+@dataclass(frozen=True)
+class BlockNorms:
+    """What a block put out at a noise level: norms over the median patch of their image.
+
+    `numbers` say which of the probed images these are, (n,); `patches` are (n, L), `registers` (n, R).
+    """
+
+    numbers: Indices
+    time: float
+    block: int
+    patches: Tensor
+    registers: Tensor
+
+
+def ignore(seen: BlockNorms) -> None:
+    """Nobody looks on."""
+
+
+def probe(
+    config: RunConfig, denoiser: Denoiser, source: Source, look: Callable[[BlockNorms], None] = ignore
+) -> list[OutlierStatistics]:
     """Statistics of every block at every noise level of the protocol, on images spread evenly over the data.
 
     Float32 (TF32 products where the recipe has them), true labels, no guidance, posterior means of a VAE; the noise of
     probe image i depends on (seed, i) and is the same at all levels.
     A block whose norms are no numbers has no statistics.  Memory does not grow with the number of images.
+    `look` is shown the norms of every block as they come.
     """
     levels = config.protocol.noise_levels
     places: list[defaultdict[int, _Place]] = [defaultdict(_Place) for _ in levels]
-    numbers = np.arange(min(config.protocol.outlier_images, len(source.images)))
+    numbers = np.arange(len(probed_indices(config, source)))
     for start in range(0, len(numbers), AT_ONCE):
-        inputs = _inputs(config, source, numbers[start : start + AT_ONCE])
+        shown = numbers[start : start + AT_ONCE]
+        inputs = _inputs(config, source, shown)
         for time, blocks in zip(levels, places, strict=True):
             with ReceivedAttention() as attention:
-                inputs.show(config, denoiser, time, _Watch(denoiser, attention, blocks))
+                tell = partial(_tell, look, shown, time)
+                inputs.show(config, denoiser, time, _Watch(denoiser, attention, blocks, tell))
     return [
         statistics
         for time, blocks in zip(levels, places, strict=True)
         for block in sorted(blocks)
         if (statistics := blocks[block].statistics(block, time))
     ]
+
+
+def probed_indices(config: RunConfig, source: Source) -> Indices:
+    """Which images of the source are probed: in their order, spread evenly over all."""
+    return spread_evenly(config.protocol.outlier_images, len(source.images))
 
 
 def summary(protocol: Protocol, statistics: list[OutlierStatistics]) -> list[Measurement]:
@@ -99,12 +130,10 @@ def norm_maps(config: RunConfig, denoiser: Denoiser, source: Source, worst: Outl
 
     def watch(block: int, tokens_NTD: Tensor) -> None:
         if block == worst.block:
-            patches_NLD, registers_NRD = _parts(denoiser, block, tokens_NTD)
-            relative_NL, median_N1 = relative_norms(patches_NLD)
-            seen[block] = relative_NL.cpu(), (registers_NRD.norm(dim=-1) / median_N1.clamp(min=TINY)).cpu()
+            relative_NL, registers_NR, _ = _over_median(*_parts(denoiser, block, tokens_NTD))
+            seen[block] = relative_NL.cpu(), registers_NR.cpu()
 
-    probed = min(config.protocol.outlier_images, len(source.images))
-    inputs = _inputs(config, source, spread_evenly(count, probed))
+    inputs = _inputs(config, source, spread_evenly(count, len(probed_indices(config, source))))
     inputs.show(config, denoiser, worst.time, watch)
     return NormMaps(inputs.indices, *seen[worst.block])
 
@@ -128,18 +157,29 @@ class _Inputs:
 
 def _inputs(config: RunConfig, source: Source, numbers: Indices) -> _Inputs:
     """The probe images of these numbers: i is the same image with the same noise, whichever others are asked for."""
-    indices = spread_evenly(config.protocol.outlier_images, len(source.images))[numbers]
+    indices = probed_indices(config, source)[numbers]
     clean = source.data(indices, np.zeros(len(indices), np.bool_))
     shape = tuple(clean.shape[1:])
     draws = [generator(config.seed, Stream.PROBE, int(i)).standard_normal(shape, np.float32) for i in numbers]
     return _Inputs(indices, clean, torch.from_numpy(np.stack(draws)), torch.from_numpy(source.images.labels[indices]))
 
 
-class _Watch:
-    """Sees the blocks of one forward pass, and adds them to `blocks`."""
+def _tell(look: Callable[[BlockNorms], None], numbers: Indices, time: float, block: int, parts: _Parts) -> None:
+    relative_NL, registers_NR, _ = _over_median(*parts)
+    look(BlockNorms(numbers, time, block, relative_NL, registers_NR))
 
-    def __init__(self, denoiser: Denoiser, attention: ReceivedAttention, blocks: defaultdict[int, "_Place"]) -> None:
-        self._denoiser, self._attention, self._blocks = denoiser, attention, blocks
+
+class _Watch:
+    """Sees the blocks of one forward pass, adds them to `blocks`, and tells their norms."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        attention: ReceivedAttention,
+        blocks: defaultdict[int, "_Place"],
+        tell: Callable[[int, _Parts], None],
+    ) -> None:
+        self._denoiser, self._attention, self._blocks, self._tell = denoiser, attention, blocks, tell
         self._entered_NL: Tensor | None = None
 
     def __call__(self, block: int, tokens_NTD: Tensor) -> None:
@@ -150,13 +190,20 @@ class _Watch:
         if received_NS is not None and received_NS.isfinite().all():
             registers = registers_NRD.shape[1]
             place.add_attention(received_NS, entered_NL, (patches_NLD.shape[1], registers, tokens_NTD.shape[1]))
+        self._tell(block, (patches_NLD, registers_NRD))
         self._entered_NL = place.add(patches_NLD, registers_NRD)
 
 
-def _parts(denoiser: Denoiser, block: int, tokens_NTD: Tensor) -> tuple[Tensor, Tensor]:
+def _parts(denoiser: Denoiser, block: int, tokens_NTD: Tensor) -> _Parts:
     """The patches, which come first, and the registers, which end what a block puts out; float32."""
     first_register = tokens_NTD.shape[1] - denoiser.registers.present(block)
     return tokens_NTD[:, : denoiser.patch_tokens].float(), tokens_NTD[:, first_register:].float()
+
+
+def _over_median(patches_NLD: Tensor, registers_NRD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Norms over the median patch of an image, of patches (N, L) and registers (N, R), and that median, (N, 1)."""
+    relative_NL, median_N1 = relative_norms(patches_NLD)
+    return relative_NL, registers_NRD.norm(dim=-1) / median_N1.clamp(min=TINY), median_N1
 
 
 class _Place:
@@ -169,8 +216,7 @@ class _Place:
 
     def add(self, patches_NLD: Tensor, registers_NRD: Tensor) -> Tensor | None:
         """Take in images, and say which patches are outliers, (N, L); None where a norm is no number."""
-        relative_NL, median_N1 = relative_norms(patches_NLD)
-        registers_NR = registers_NRD.norm(dim=-1) / median_N1.clamp(min=TINY)
+        relative_NL, registers_NR, median_N1 = _over_median(patches_NLD, registers_NRD)
         if not (relative_NL.isfinite().all() and registers_NR.isfinite().all()):
             self._is_finite = False
             return None

@@ -14,7 +14,7 @@ from harness.store import Stored, read_all
 
 Kind = Literal["lost", "twice", "half", "unreadable", "other bytes", "leftover", "state", "behaviour"]
 
-COMPARED = ("weights.safetensors", "samples.npz", "samples.png")
+COMPARED = ("weights.safetensors", "samples.npz", "samples.png", "moments.safetensors", "norm-maps.safetensors")
 
 
 class Fault(NamedTuple):
