@@ -10,6 +10,10 @@ from harness.database import rebuild
 from harness.errors import UserError
 from harness.progress import say
 
+# Light or dark is the reader's choice, by their system or in the page's menu; only the colour of what can be pressed
+# is ours: it stands out from either page by 4.5 : 1 or more.
+THEME = {"theme.light.primaryColor": "#1B6CA8", "theme.dark.primaryColor": "#5BA7D9"}
+
 
 def serve(results: Path, *, port: int, address: str, headless: bool) -> None:
     """Rebuild the database and serve the page until interrupted.  Raises UserError where the port is taken."""
@@ -27,6 +31,7 @@ def serve(results: Path, *, port: int, address: str, headless: bool) -> None:
         "server.fileWatcherType": "none",
         "server.showEmailPrompt": "false",
         "client.toolbarMode": "viewer",
+        **THEME,
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", str(results.resolve())]

@@ -22,8 +22,15 @@ valued AS (
 ),
 measured AS (SELECT * FROM valued WHERE "key" = $key),
 unregistered AS (SELECT * FROM valued WHERE "key" = (SELECT none_key FROM keys WHERE "key" = $key)),
-gflops AS (
-    SELECT latest.run_id, m.value AS gflops FROM latest JOIN measurements m USING (record_id) WHERE m.name = 'gflops'
+costs AS (
+    SELECT latest.run_id,
+           max(m.value) FILTER (m.name = 'gflops') AS gflops,
+           max(m.value) FILTER (m.name = 'parameters') AS parameters,
+           max(m.value) FILTER (m.name = 'nfe') AS nfe,
+           max(m.value) FILTER (m.name = 'training_images_per_second') AS images_per_second
+    FROM latest JOIN measurements m USING (record_id)
+    WHERE m.name IN ('gflops', 'parameters', 'nfe', 'training_images_per_second')
+    GROUP BY latest.run_id
 )
 """
 
@@ -33,12 +40,14 @@ _COMPARED = (
     _LATEST
     + """,
 compared AS (
-    SELECT latest.*, measured.value, measured.standard_error, gflops.gflops,
+    SELECT latest.*, measured.value, measured.standard_error,
+           costs.gflops, costs.parameters, costs.nfe, costs.images_per_second,
+           CASE WHEN moments IS NULL THEN 'measured' ELSE 'verified' END AS badge,
            CASE WHEN registers <> 'none' THEN measured.value - base.value END AS difference,
            CASE WHEN registers <> 'none' THEN base.value END AS base
     FROM latest
     LEFT JOIN measured USING (run_id)
-    LEFT JOIN gflops USING (run_id)
+    LEFT JOIN costs USING (run_id)
     LEFT JOIN unregistered base ON base.run_id = latest.none_run_id
     WHERE task = $task AND protocol = $protocol
 )
@@ -104,13 +113,17 @@ def fields_of(database: duckdb.DuckDBPyConnection, key: str) -> str:
 
 
 def runs(database: duckdb.DuckDBPyConnection, board: Board) -> pd.DataFrame:
-    """Every run of a board with its value, its difference to the matched run without registers, and its cost."""
+    """Every run of a board with its value, its difference to the matched run without registers, and its cost.
+
+    `badge` is "verified" where the moments lie beside the record, which is merged only after its distances were
+    computed again from them, else "measured".
+    """
     return database.execute(
         _COMPARED
         + """
-        SELECT run_id, record_id, exact_name AS backbone, registers, stages, "count", start_block, seed, steps, status,
-               value, standard_error, difference, base, gflops, created, "commit", dirty, device, path, samples, config,
-               provenance, circumstances, notes
+        SELECT run_id, record_id, exact_name AS backbone, registers, stages, "count", start_block, seed, steps,
+               status, value, standard_error, difference, base, badge, third_party, gflops, parameters, nfe,
+               images_per_second, device, created, "commit", dirty, path, notes
         FROM compared ORDER BY value NULLS LAST, record_id
         """,
         asdict(board),
@@ -118,12 +131,18 @@ def runs(database: duckdb.DuckDBPyConnection, board: Board) -> pd.DataFrame:
 
 
 def arms(database: duckdb.DuckDBPyConnection, board: Board) -> pd.DataFrame:
-    """Each arm over its seeds: mean and standard deviation, and those of the differences, seed by seed, to `none`."""
+    """Each arm over its seeds: mean and standard deviation, and those of the differences, seed by seed, to `none`.
+
+    An arm is "verified" where all of its runs are.
+    """
     return database.execute(
         _COMPARED
         + """
-        SELECT exact_name AS backbone, registers, any_value(stages) AS stages, any_value("count") AS "count",
+        SELECT arm_id, exact_name AS backbone, registers, any_value(stages) AS stages, any_value("count") AS "count",
                any_value(start_block) AS start_block, any_value(steps) AS steps, any_value(gflops) AS gflops,
+               any_value(parameters) AS parameters, any_value(nfe) AS nfe,
+               median(images_per_second) AS images_per_second, any_value(third_party) AS third_party,
+               min(badge) AS badge,
                count(*) AS runs, count(*) FILTER (status = 'diverged') AS diverged,
                count(value) AS measured, avg(value) AS mean, stddev_samp(value) AS deviation,
                count(difference) AS pairs, avg(difference) AS difference,
@@ -151,17 +170,21 @@ def published(database: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Every quoted figure with its source: shown, never ranked with what was measured."""
     return database.execute(
         """
-        SELECT title AS publication, model, arm AS registers, metric, value, unit, epochs, guidance, reference,
-               confirmed, places, "read", note
+        SELECT title AS publication, model, arm AS registers, metric, value, spread, unit, epochs, guidance, reference,
+               confirmed, places, "read", arxiv, url, note
         FROM published ORDER BY title, model, metric, arm
         """
     ).df()
 
 
 def measurements(database: duckdb.DuckDBPyConnection, record_id: str) -> pd.DataFrame:
-    """Everything that one record measured."""
+    """Everything that one record measured: what judges images first."""
     return database.execute(
-        "SELECT title, name, value, unit, better, num_images, note FROM measurements WHERE record_id = $record_id",
+        """
+        SELECT title, name, value, standard_error, unit, better, num_images, parts, note, "key"
+        FROM measurements WHERE record_id = $record_id
+        ORDER BY basis IS NULL, regexp_matches(name, '^(fid|fd_)') DESC, title, "key"
+        """,
         {"record_id": record_id},
     ).df()
 
@@ -177,3 +200,8 @@ def outliers(database: duckdb.DuckDBPyConnection, record_id: str) -> pd.DataFram
 def problems(database: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """The files that were left out when the database was built, and why."""
     return database.execute("SELECT path, reason FROM problems ORDER BY path").df()
+
+
+def withdrawn(database: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """The records that were taken back, and why."""
+    return database.execute("SELECT created, path, reason FROM withdrawn ORDER BY created DESC, path").df()

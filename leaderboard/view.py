@@ -8,6 +8,10 @@ import duckdb
 import streamlit as st
 
 from harness.database import DATABASE, snapshot
+from harness.database_rows import RUNS, WITHDRAWN
+from harness.errors import UserError, disk_error
+
+INDEX = "run `python -m harness index`, then load this page again"
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,18 @@ class View:
 
 
 def opened(results: Path) -> View | None:
-    """The results as they are now; None where there is no database yet."""
+    """The results as they are now; None where there is no database yet.
+
+    Raises UserError where the file is no database, or that of another version of the harness.
+    """
     path = results / DATABASE
-    if not path.exists():
+    try:
+        stamp = path.stat()
+        digest = _digest(str(path), stamp.st_mtime_ns, stamp.st_ino)
+    except FileNotFoundError:
         return None
-    stamp = path.stat()
-    digest = _digest(str(path), stamp.st_mtime_ns, stamp.st_ino)
+    except OSError as error:
+        raise disk_error(path, error) from error
     return View(_snapshot(str(path), digest).cursor(), results, digest)
 
 
@@ -41,4 +51,12 @@ def _digest(path: str, modified: int, inode: int) -> str:  # noqa: ARG001
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _snapshot(path: str, digest: str) -> duckdb.DuckDBPyConnection:  # noqa: ARG001
-    return snapshot(Path(path))
+    try:
+        connection = snapshot(Path(path))
+    except duckdb.Error as error:
+        raise UserError(f"{DATABASE} cannot be read: {str(error).splitlines()[0]}", INDEX) from error
+    for table, columns in (("runs", RUNS), ("withdrawn", WITHDRAWN)):
+        found = connection.execute("SELECT column_name FROM information_schema.columns WHERE table_name = $1", [table])
+        if missing := set(columns) - {name for (name,) in found.fetchall()}:
+            raise UserError(f"{DATABASE} is of another version: {table} has no {', '.join(sorted(missing))}", INDEX)
+    return connection

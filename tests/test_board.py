@@ -1,5 +1,8 @@
 """The leaderboard: the page on real records, in a real browser, in states that nobody wishes for."""
 
+import hashlib
+import io
+import json
 import os
 import re
 import shutil
@@ -8,19 +11,28 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
+import duckdb
+import pandas as pd
 import pytest
+from pandas.testing import assert_frame_equal
 from streamlit.testing.v1 import AppTest
 
 import leaderboard
 from harness import database, store
+from harness.attachments import Attachment, path_beside
 from harness.comparability import Basis
 from harness.digits_judge import EXTRACTOR, REFERENCE
 from harness.evaluation_store import append_evaluation
 from harness.run import run
+from harness.spec import ThirdParty
+from harness.withdrawals import withdraw
+from leaderboard.listing import as_bytes
+from leaderboard.text import MOST, plain
 from tests.builders import harness, quick_config
 from tests.test_store import make_evaluation, make_record
 
@@ -40,11 +52,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "results"
 
 
-def _page(results: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+def _page(
+    results: Path, monkeypatch: pytest.MonkeyPatch, address: Mapping[str, list[str]] = MappingProxyType({})
+) -> AppTest:
     monkeypatch.setattr(sys, "argv", ["app.py", str(results)])
-    page = AppTest.from_file(str(APP), default_timeout=60).run()
+    page = AppTest.from_file(str(APP), default_timeout=60)
+    for name, values in address.items():
+        page.query_params[name] = values
+    page.run()
     assert not page.exception
     return page
+
+
+def _metrics(results: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    (metric,) = [box for box in _page(results, monkeypatch).sidebar.selectbox if box.label == "Metric"]
+    return list(metric.options)
 
 
 def test_the_page_shows_every_run_with_its_difference(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +80,17 @@ def test_the_page_shows_every_run_with_its_difference(results: Path, monkeypatch
         ("dit-tiny", "dsr"): False,
     }
     assert (arms["runs"] == 1).all()
-    assert "denoiser (no encoder stage here)" in set(runs["stages"])
+    assert set(runs["badge"]) == set(arms["badge"]) == {"measured"}
+
+
+def test_the_answer_stands_before_the_tables(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = _page(results, monkeypatch)
+    (answer,) = [each.value for each in page.markdown if each.value.startswith("- ")]
+    assert [line.split("**")[1] for line in answer.splitlines()] == [plain("dit-tiny"), plain("sit-tiny")]
+    assert answer.count("(1 seed)") == 2
+    assert "lie beside zero by chance" in page.caption[1].value
+    order = [each.type for each in page.main]
+    assert order.index("vega_lite_chart") < order.index("dataframe")
 
 
 def test_filters_and_metrics_narrow_the_page(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,11 +98,89 @@ def test_filters_and_metrics_narrow_the_page(results: Path, monkeypatch: pytest.
     (backbones,) = [box for box in page.sidebar.multiselect if box.label == "Backbone"]
     page = backbones.select("sit-tiny").run()
     assert set(page.dataframe[1].value["backbone"]) == {"sit-tiny"}
+    (search,) = [box for box in page.sidebar.text_input if box.label == "Search"]
+    page = search.input("NO encoder stage").run()
+    assert list(page.dataframe[1].value["registers"]) == ["dsr"]
+    page = search.input("no such word").run()
+    assert "No run passes" in page.info[0].value
+    page = search.input("").run()
     (metric,) = [box for box in page.sidebar.selectbox if box.label == "Metric"]
-    for name in metric.options:
+    for name in metric.options[-2:]:
         (box,) = [box for box in page.sidebar.selectbox if box.label == "Metric"]
         page = box.select(name).run()
         assert not page.exception
+
+
+def test_a_shared_address_restores_the_view(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = {
+        "key": [name for name in _metrics(results, monkeypatch) if name.startswith("digits_accuracy")],
+        "registers": ["dsr", "never heard of"],
+        "search": ["sit"],
+        "runs_columns": ["Backbone", "Value"],
+        "arms_order": ["GFLOPs"],
+        "arms_descending": ["true"],
+        "status": ["lost"],
+    }
+    page = _page(results, monkeypatch, address)
+    assert page.caption[0].value.startswith(plain("digits_accuracy"))
+    assert list(page.dataframe[1].value.columns) == ["backbone", "value"]
+    assert set(page.dataframe[1].value["backbone"]) == {"sit-tiny"}
+    assert list(page.dataframe[0].value["label"]) == ["dsr"]
+    assert page.query_params["registers"] == "dsr"
+    assert "status" not in page.query_params
+
+
+def test_an_order_is_that_of_its_column(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = _page(results, monkeypatch, {"runs_order": ["Value"], "runs_descending": ["true"]})
+    values = list(page.dataframe[1].value["value"])
+    assert values == sorted(values, reverse=True)
+    assert len(values) == 4
+
+
+def test_what_is_downloaded_is_what_is_shown() -> None:
+    shown = pd.DataFrame({"backbone": ["sit", UGLY], "value": [1.5, None], "seed": [0, 2**40]})
+    assert_frame_equal(pd.read_csv(io.BytesIO(as_bytes(shown, "csv"))), shown, check_dtype=False)
+    assert_frame_equal(pd.read_parquet(io.BytesIO(as_bytes(shown, "parquet"))), shown, check_dtype=False)
+    assert json.loads(as_bytes(shown, "json")) == [
+        {"backbone": "sit", "value": 1.5, "seed": 0},
+        {"backbone": UGLY, "value": None, "seed": 2**40},
+    ]
+
+
+def test_badges_and_quoted_figures_stay_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verified is what has its moments beside it; what others published is in a table of its own."""
+    results = tmp_path / "results"
+    moments = b"moments"
+    attached = Attachment(sha256=hashlib.sha256(moments).hexdigest(), size=len(moments))
+    for registers, update in (("none", {"moments": attached}), ("denoiser", {})):
+        record = make_record(quick_config(tmp_path, "sit", registers)).model_copy(update=update)
+        judged = tuple(
+            m.model_copy(update={"name": "fid"}) if m.name == "fd_digits" else m for m in record.measurements
+        )
+        path = store.append(results, record.model_copy(update={"measurements": judged}), None)
+        if update:
+            path_beside(path, "moments").write_bytes(moments)
+    shutil.copytree(ROOT / "results" / "published", results / "published")
+    database.rebuild(results)
+    page = _page(results, monkeypatch)
+    arms, runs, quoted = (table.value for table in page.dataframe[:3])
+    assert dict(zip(runs["registers"], runs["badge"], strict=True)) == {"none": "verified", "denoiser": "measured"}
+    assert set(arms["badge"]) == {"verified", "measured"}
+    assert set(quoted["badge"]) == {"quoted"}
+    assert quoted["paper"].str.contains("arxiv.org/abs/").any()
+    assert len(runs) == 2
+
+
+def test_what_was_withdrawn_is_listed_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "results"
+    kept, taken_back = (make_record(quick_config(tmp_path, seed=seed)) for seed in (0, 1))
+    store.append(results, kept, None)
+    withdraw(results, store.append(results, taken_back, None), "trained on the test images")
+    database.rebuild(results)
+    page = _page(results, monkeypatch)
+    assert len(page.dataframe[1].value) == 1
+    (panel,) = [each for each in page.expander if "withdrawn" in each.label]
+    assert list(panel.dataframe[0].value["reason"]) == ["trained on the test images"]
 
 
 def test_a_database_rebuilt_under_the_page_is_read_anew(
@@ -97,6 +207,46 @@ def test_states_that_nobody_wishes_for(tmp_path: Path, monkeypatch: pytest.Monke
     database.rebuild(results)
     page = _page(results, monkeypatch)
     assert not page.error
+    assert any("malformed" in each.label for each in page.expander)
+
+
+def test_names_that_nobody_wishes_for_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "results"
+    for registers in ("none", "denoiser"):
+        config = quick_config(tmp_path, "sit", registers)
+        update = {
+            "task": config.task.model_copy(update={"name": "<b>:fire: **שלום** $x$"}),
+            "size": UGLY,
+            "third_party": ThirdParty(file=UGLY, sha256="0" * 64),
+        }
+        store.append(results, make_record(config.model_copy(update=update)), None)
+    database.rebuild(results)
+    page = _page(results, monkeypatch)
+    assert not page.error
+    assert page.dataframe[1].value["third_party"].str.len().max() <= MOST
+    (answer,) = [each.value for each in page.markdown if each.value.startswith("- ")]
+    assert len(answer) < 1000
+    for mark in ("<script>", "**bold**", ":fire:"):
+        assert mark not in answer
+
+
+@pytest.mark.parametrize("damage", ["garbage", "another version"])
+def test_a_database_that_cannot_be_read_is_said_in_a_sentence(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    store.append(results, make_record(quick_config(tmp_path)), None)
+    database.rebuild(results)
+    page = _page(results, monkeypatch)
+    file = results / database.DATABASE
+    if damage == "garbage":
+        file.write_bytes(b"no database" * 1000)
+    else:
+        with duckdb.connect(str(file)) as connection:
+            connection.execute("ALTER TABLE runs DROP COLUMN third_party")
+    page.run()
+    assert not page.exception
+    assert "python \\-m harness index" in page.error[0].value
 
 
 OTHER_REFERENCE = REFERENCE.model_copy(update={"sha256": "0" * 64})
@@ -139,14 +289,6 @@ def _why_not_compared(results: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     assert page.dataframe[0].value["difference"].isna().all()
     (panel,) = [each for each in page.expander if "Not compared" in each.label]
     return "\n".join(panel.dataframe[0].value["not comparable, because"])
-
-
-def test_a_missing_picture_is_said(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = tmp_path / "results"
-    shutil.copytree(results, copy)
-    for picture in copy.rglob("*.png"):
-        picture.unlink()
-    assert "missing" in _page(copy, monkeypatch).warning[0].value
 
 
 @contextmanager
@@ -195,20 +337,21 @@ def test_the_board_in_a_real_browser(results: Path, tmp_path: Path, request: pyt
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
-        page.get_by_text("Quality against cost").wait_for(timeout=60_000)
-        page.get_by_text("One run").wait_for(timeout=60_000)
-        page.locator('[data-testid="stImage"] img').first.wait_for(timeout=60_000)
+        page.get_by_text("Do registers help here?").wait_for(timeout=60_000)
         page.locator('[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg').first.wait_for()
-        page.locator('[data-testid="stDataFrame"]:visible').nth(2).wait_for(timeout=60_000)
+        page.locator('[data-testid="stDataFrame"]:visible').nth(1).wait_for(timeout=60_000)
+        if picture:
+            page.wait_for_timeout(2000)
+            page.screenshot(path=picture)
+        page.goto(f"{address}/run")
+        page.locator('[data-testid="stImage"] img').first.wait_for(timeout=60_000)
+        page.get_by_text("The command that repeats it").wait_for(timeout=60_000)
         assert page.locator('[data-testid="stException"]').count() == 0
         width, height = page.locator('[data-testid="stImage"] img').first.evaluate(
             "e => [e.naturalWidth, e.naturalHeight]"
         )
         assert width > 0
         assert height > 0
-        if picture:
-            page.wait_for_timeout(2000)
-            page.screenshot(path=picture)
         browser.close()
     assert errors == []
     said = log.read_text()

@@ -1,138 +1,179 @@
-"""The page "Leaderboard": runs that may be compared, and how sure we are of what registers do."""
+"""The page "Leaderboard": whether registers help, then the arms and runs that say so."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Final
 
-import duckdb
 import pandas as pd
 import streamlit as st
 
 from harness.comparability import Key
 from harness.intervals import PUBLISHED_VARIATION
-from leaderboard import charts, queries
-from leaderboard.differences import intervals
-from leaderboard.queries import Board
+from leaderboard import charts, links, queries
+from leaderboard.answers import cached
+from leaderboard.choice import Choice, choose
+from leaderboard.differences import judged_arms
+from leaderboard.filters import filtered
+from leaderboard.findings import findings
+from leaderboard.listing import Column, listing, shortened
+from leaderboard.text import plain
 from leaderboard.view import View
 
-TABLE_HEIGHT = 320
-GREY = "#8a8a8a"
-SHOWN = ["backbone", "registers", "stages", "count", "start_block", "seed", "status", "value", "difference", "gflops"]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The board that is looked at, and what its values are."""
-
-    board: Board
-    metric: str
-    title: str
-    better: str
-    unit: str
+IN_THE_CHART: Final = 60
+OF_IMAGES: Final = 1.96
+QUESTION: Final = "Do register tokens help a diffusion transformer: which kind, where, how many, at what cost?"
+BADGES: Final = (
+    "measured: a record of this repository. verified: its distances were computed again from the features' moments "
+    "before it was merged. What others published is quoted, and stands apart below."
+)
+THIRD_PARTY: Final = "The file of the backbone, where it is no part of this repository."
+COSTS: Final = (
+    Column("gflops", "GFLOPs", "Of one forward pass: 2 x multiply-adds, batch 1, without guidance.", "number"),
+    Column("parameters", "Parameters", "Of the denoiser.", "number", "compact"),
+    Column("nfe", "NFE", "Forward passes of an image's sampling.", "number", "%d"),
+    Column(
+        "images_per_second",
+        "Train images/s",
+        "Of wall clock, on whatever machine trained it: no comparison between machines.",
+        "number",
+    ),
+)
+OF_ARMS: Final = (
+    Column("backbone", "Backbone"),
+    Column("label", "Registers"),
+    Column("mean", "Mean", "Over seeds; the newest record of a run, never the best.", "number"),
+    Column("deviation", "± sd", "Sample standard deviation over seeds.", "number"),
+    Column("difference", "Δ none", "Mean difference to the matched runs without registers, seed by seed.", "number"),
+    Column("half_width", "± 95 %", "Half of the difference's 95 % interval.", "number", "%.2g"),
+    Column("verdict", "Shows", "Better or worse where zero lies outside the interval."),
+    Column("runs", "Seeds", "Runs of the arm, diverged ones too.", "number", "%d"),
+    Column("diverged", "Diverged", "Runs whose training diverged.", "number", "%d"),
+    Column("badge", "Badge", BADGES),
+    Column("third_party", "Third party", THIRD_PARTY),
+    *COSTS,
+    Column("stages", "Stages", "What the run really has.", is_usual=False),
+    Column("count", "Count", "Registers in the denoiser.", "number", "%d", is_usual=False),
+    Column("start_block", "Start", "The block before which they enter.", "number", "%d", is_usual=False),
+    Column("steps", "Steps", "Of training.", "number", "%d", is_usual=False),
+    Column("arm_id", "Arm id", is_usual=False),
+)
+OF_RUNS: Final = (
+    Column("page", "Run", "Everything about it.", "link", shown=r"run=([0-9a-f]+)$"),
+    Column("backbone", "Backbone"),
+    Column("registers", "Registers"),
+    Column("seed", "Seed", "", "number", "%d"),
+    Column("status", "Status"),
+    Column("value", "Value", "", "number"),
+    Column("half_width", "± 95 %", "Over the generated images alone (1.96 jackknife errors).", "number", "%.2g"),
+    Column("difference", "Δ none", "To the matched run without registers.", "number"),
+    Column("badge", "Badge", BADGES),
+    Column("third_party", "Third party", THIRD_PARTY),
+    *COSTS,
+    Column("commit", "Commit", "Of the code that made it."),
+    Column("path", "Record", "Its file below results/."),
+    Column("created", "Created", "UTC", "time"),
+    Column("stages", "Stages", "What the run really has.", is_usual=False),
+    Column("count", "Count", "Registers in the denoiser.", "number", "%d", is_usual=False),
+    Column("start_block", "Start", "The block before which they enter.", "number", "%d", is_usual=False),
+    Column("steps", "Steps", "Of training.", "number", "%d", is_usual=False),
+    Column("device", "Device", is_usual=False),
+    Column("dirty", "Dirty", "Whether the checkout had changes that no commit has.", "flag", is_usual=False),
+    Column("run_id", "Run id", is_usual=False),
+)
+OF_FIGURES: Final = (
+    Column("badge", "Badge"),
+    Column("publication", "Publication"),
+    Column("paper", "Source", "", "link", shown=r"https?://(?:arxiv\.org/abs/)?(.{1,40})"),
+    Column("model", "Model"),
+    Column("registers", "Arm"),
+    Column("value", "Value", "", "number"),
+    Column("unit", "Unit"),
+    Column("epochs", "Epochs", "", "number"),
+    Column("guidance", "Guidance"),
+    Column("reference", "Against"),
+    Column("confirmed", "Confirmed", "Read as a printed number in a source of its authors.", "flag"),
+    Column("places", "Where", "Tables and figures of the source."),
+    Column("read", "Read in", is_usual=False),
+    Column("note", "Note", is_usual=False),
+)
 
 
 def show(view: View) -> None:
     """Draw the page."""
     st.title("DSR-Bench")
-    st.markdown("Do register tokens help a diffusion transformer: which kind, where, how many, at what cost?")
-    database, results = view.database, view.results
-    boards = queries.boards(database)
-    if boards.empty:
-        st.info("No results yet. Start with `python -m harness run --backbone sit --registers dsr`.")
-    else:
-        _show_board(database, _choose(database, boards), results)
-    _show_evaluations(queries.evaluations(database))
-    _show_published(queries.published(database))
-    _show_problems(queries.problems(database))
+    st.markdown(QUESTION)
+    choice = choose(view)
+    if choice is not None:
+        _show_board(view, choice)
+    _show_evaluations(cached(queries.evaluations, view))
+    _show_published(cached(queries.published, view), choice.metric if choice else "")
+    _show_aside("malformed files were left out", cached(queries.problems, view))
+    _show_aside("records were withdrawn", cached(queries.withdrawn, view))
 
 
-def _show_board(database: duckdb.DuckDBPyConnection, chosen: Choice, results: Path) -> None:
+def _show_board(view: View, choice: Choice) -> None:
     """Everything about runs that may be compared."""
-    runs = _filtered(queries.runs(database, chosen.board))
-    direction = "" if chosen.better == "neither" else f"; {chosen.better} is better"
-    st.caption(f"{chosen.title}: {chosen.unit}{direction}")
-    if runs.empty:
+    runs = cached(queries.runs, view, choice.board)
+    arms = cached(judged_arms, view, choice.board, choice.metric, choice.better)
+    shown = filtered(runs, arms)
+    direction = "" if choice.better == "neither" else f"; {choice.better} is better"
+    st.caption(f"{plain(choice.title)}: {plain(choice.unit)}{direction}. {plain(choice.board.protocol)}")
+    if shown.runs.empty:
         st.info("No run passes these filters.")
         return
-    left, right = st.columns([3, 2])
+    _show_answer(shown.arms, choice)
+    _show_arms(shown.arms)
+    _show_runs(shown.runs)
+    _show_not_compared(view, choice.board.key)
+
+
+def _show_answer(arms: pd.DataFrame, choice: Choice) -> None:
+    """What a reader came for, before any table."""
+    st.subheader("Do registers help here?")
+    left, right = st.columns([2, 3], gap="medium")
+    known = arms[arms["half_width"].notna()]
     with left:
-        arms = _with_intervals(queries.arms(database, chosen.board), chosen.metric)
-        _show_arms(arms[arms["backbone"].isin(runs["backbone"]) & arms["registers"].isin(runs["registers"])])
+        st.markdown("\n".join(f"- **{plain(each.backbone)}**. {each.sentence}" for each in findings(arms)))
+        st.caption(
+            f"Differences to the matched runs without registers, ± 95 %. An interval misses the truth once in twenty: "
+            f"of the {len(known)} here, expect {len(known) / 20:.1f} to lie beside zero by chance."
+        )
     with right:
-        st.subheader("Quality against cost")
-        measured = runs.dropna(subset=["value", "gflops"])
-        columns = ["backbone", "registers", "stages", "seed", "value", "difference", "gflops", "run_id"]
-        st.altair_chart(charts.quality_against_gflops(measured[columns], chosen.title, chosen.better))
-    _show_runs(runs)
-    _show_not_compared(database, chosen.board.key)
-    _show_run(database, runs, results)
-
-
-def _choose(database: duckdb.DuckDBPyConnection, boards: pd.DataFrame) -> Choice:
-    """What the sidebar says; its widgets come in this order."""
-    task = str(st.sidebar.selectbox("Task", list(boards["task"].unique())))
-    protocols = list(boards[boards["task"] == task]["protocol"])
-    protocol = str(st.sidebar.selectbox("Protocol", protocols, help="Values are compared within one protocol only."))
-    metrics = queries.metrics(database, task, protocol).set_index("key")
-    titles = _told_apart(metrics["title"])
-    if not titles:
-        return Choice(Board(task, protocol, ""), "", "nothing measured", "neither", "no run measured anything")
-    key = str(st.sidebar.selectbox("Metric", list(titles), format_func=titles.__getitem__))
-    name, better, unit = (str(metrics[column][key]) for column in ("name", "better", "unit"))
-    return Choice(Board(task, protocol, key), name, titles[key], better, unit)
-
-
-def _told_apart(titles: pd.Series) -> dict[str, str]:
-    """A heading for each key; two keys that would be called the same show a part of their digest."""
-    doubles = set(titles[titles.duplicated()])
-    return {str(key): f"{title} [{str(key)[:6]}]" if title in doubles else str(title) for key, title in titles.items()}
-
-
-def _filtered(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that pass the sidebar's filters; an empty filter lets everything pass."""
-    for column in ("backbone", "registers", "status", "seed"):
-        wanted = st.sidebar.multiselect(column.capitalize(), sorted(runs[column].unique()))
-        if wanted:
-            runs = runs[runs[column].isin(wanted)]
-    return runs
-
-
-def _with_intervals(arms: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Arms with how sure their differences are, which takes all of them."""
-    found = intervals(arms, metric)
-    arms = arms.copy()
-    arms["± 95 %"] = [each.half_width if each else None for each in found]
-    arms["shows nothing"] = [each is None or each.shows_nothing for each in found]
-    return arms
+        if known.empty:
+            st.info(
+                "No difference has an interval yet: that takes a run with registers beside its matched one without."
+            )
+        else:
+            st.altair_chart(charts.differences(known.head(IN_THE_CHART), f"difference to none, {choice.metric}"))
+        if len(known) > IN_THE_CHART:
+            st.caption(f"The first {IN_THE_CHART} of {len(known)}: filter by backbone for the others.")
 
 
 def _show_arms(arms: pd.DataFrame) -> None:
     st.subheader("Arms: mean over seeds, difference to none")
-    shown = arms[["backbone", "registers", "mean", "difference", "± 95 %", "runs", "deviation", "diverged", "stages"]]
-    grey = [f"color: {GREY}" if shows_nothing else "" for shows_nothing in arms["shows nothing"]]
-    styled = shown.style.apply(lambda _: grey, subset=["difference"]).apply(lambda _: grey, subset=["± 95 %"])
-    st.dataframe(styled, hide_index=True, column_config=_rounded("mean", "deviation", "difference", "± 95 %"))
+    is_grey = ~arms["verdict"].isin(["better", "worse", "larger", "smaller"])
+    listing(arms.assign(is_grey=is_grey), OF_ARMS, "arms", greyed=("difference", "half_width", "verdict"))
     st.caption(
         "A difference is taken seed by seed to the run without registers that is equal in everything else; ± 95 % is "
         "Student's t over those pairs. One seed of a Fréchet distance gets what repeated arms of this board vary by, "
         f"and not less than {PUBLISHED_VARIATION:.1%} of each value (arXiv 2606.20536). Grey: zero is inside, or "
-        "nothing is known: that shows nothing. "
-        "All seeds count here, and the newest record of a run, never the best."
+        "nothing is known: that shows nothing. All seeds count here, whatever the filters leave of them below."
     )
 
 
 def _show_runs(runs: pd.DataFrame) -> None:
     st.subheader("Runs")
-    shown = runs[[*SHOWN, "run_id", "created"]]
-    st.dataframe(shown, hide_index=True, height=TABLE_HEIGHT, column_config=_rounded("value", "difference", "gflops"))
+    listing(
+        runs.assign(page=links.RUN + runs["run_id"], half_width=OF_IMAGES * runs["standard_error"]), OF_RUNS, "runs"
+    )
+    if links.REPOSITORY:
+        st.caption(f"Records and commits are those of {links.REPOSITORY}.")
 
 
-def _show_not_compared(database: duckdb.DuckDBPyConnection, key: str) -> None:
+def _show_not_compared(view: View, key: str) -> None:
     """The values of this metric that stand on other boards, and what forbids to put them on this one."""
-    others = queries.others(database, key) if key else pd.DataFrame()
+    others = cached(queries.others, view, key) if key else pd.DataFrame()
     if others.empty:
         return
-    mine = Key.model_validate_json(queries.fields_of(database, key))
+    mine = Key.model_validate_json(cached(queries.fields_of, view, key))
     reasons = [mine.differences(Key.model_validate_json(fields)) for fields in others["fields"]]
     others["not comparable, because"] = ["; ".join(reason) for reason in reasons]
     with st.expander(f"Not compared with these: {others['records'].sum()} values of the same metric elsewhere"):
@@ -140,58 +181,32 @@ def _show_not_compared(database: duckdb.DuckDBPyConnection, key: str) -> None:
 
 
 def _show_evaluations(evaluations: pd.DataFrame) -> None:
-    if not evaluations.empty:
-        st.subheader("Images from elsewhere")
-        st.dataframe(evaluations, hide_index=True, column_config=_rounded("value", "standard_error"))
-        st.caption("Scored here by `python -m harness eval`; conditions as declared. Never ranked with runs.")
-
-
-def _show_published(published: pd.DataFrame) -> None:
-    if not published.empty:
-        with st.expander(f"Published: {len(published)} quoted figures, never ranked with what was measured here"):
-            st.dataframe(published, hide_index=True)
-
-
-def _show_run(database: duckdb.DuckDBPyConnection, runs: pd.DataFrame, results: Path) -> None:
-    st.subheader("One run")
-    titles = {
-        row.record_id: f"{row.backbone}, registers {row.registers}, seed {row.seed} ({row.run_id})"
-        for row in runs.itertuples()
-    }
-    record_id = str(st.selectbox("Run", list(titles), format_func=titles.__getitem__))
-    run = runs[runs["record_id"] == record_id].iloc[0]
-    left, right = st.columns(2)
-    with left:
-        _show_samples(run, results)
-    with right:
-        st.dataframe(queries.measurements(database, record_id)[["title", "value", "unit"]], hide_index=True)
-        statistics = queries.outliers(database, record_id)
-        if not statistics.empty:
-            st.markdown("**Outlier tokens**: largest patch-token norm over the median, mean over images")
-            st.altair_chart(charts.outlier_map(statistics))
-    with st.expander("Configuration and provenance"):
-        st.text(str(run["path"]))
-        st.json(run["circumstances"], expanded=False)
-        st.json(run["config"], expanded=False)
-        st.json(run["provenance"], expanded=False)
-
-
-def _show_samples(run: pd.Series, results: Path) -> None:
-    if pd.isna(run["samples"]):
-        st.info("This run made no samples." if run["status"] == "finished" else "This run diverged: no samples.")
+    if evaluations.empty:
         return
-    picture = results / str(run["samples"])
-    if picture.is_file():
-        st.image(str(picture), caption="Samples, a row per class, none picked", width="stretch")
-    else:
-        st.warning(f"The picture {run['samples']} is missing.")
+    st.subheader("Images from elsewhere")
+    rounded = {name: st.column_config.NumberColumn(format="%.4g") for name in ("value", "standard_error")}
+    st.dataframe(shortened(evaluations), hide_index=True, column_config=rounded)
+    st.caption("Scored here by `python -m harness eval`; conditions as declared. Never ranked with runs.")
 
 
-def _show_problems(problems: pd.DataFrame) -> None:
-    if not problems.empty:
-        with st.expander(f"{len(problems)} malformed files were left out"):
-            st.dataframe(problems, hide_index=True)
+def _show_published(figures: pd.DataFrame, metric: str) -> None:
+    """What others printed of the same metric: apart from what was measured, whatever it says."""
+    if figures.empty:
+        return
+    st.subheader("Published: quoted, never ranked with what was measured here")
+    same = figures[figures["metric"] == metric]
+    if same.empty:
+        most = ", ".join(f"{name} ({count})" for name, count in figures["metric"].value_counts().head(4).items())
+        st.caption(f"Nobody published this metric. Quoted are {len(figures)} figures of others: {most} and more.")
+        with st.expander(f"All {len(figures)} quoted figures"):
+            st.dataframe(shortened(figures), hide_index=True)
+        return
+    addresses = [links.paper(arxiv, url) for arxiv, url in zip(same["arxiv"], same["url"], strict=True)]
+    listing(same.assign(badge="quoted", paper=addresses), OF_FIGURES, "quoted")
 
 
-def _rounded(*columns: str) -> dict[str, Any]:
-    return {column: st.column_config.NumberColumn(format="%.4g") for column in columns}
+def _show_aside(what: str, files: pd.DataFrame) -> None:
+    """Files that count for nothing, each with the reason."""
+    if not files.empty:
+        with st.expander(f"{len(files)} {what}"):
+            st.dataframe(shortened(files), hide_index=True)

@@ -1,0 +1,65 @@
+"""Which runs are shown: a search and filters that stand in the address."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+import streamlit as st
+
+from leaderboard.text import short
+
+# Key in the address -> what it is called, and the column that it filters.
+FILTERS: Final = {
+    "backbone": ("Backbone", "backbone"),
+    "registers": ("Registers", "registers"),
+    "seed": ("Seed", "seed"),
+    "status": ("Status", "status"),
+    "badge": ("Badge", "badge"),
+}
+SEARCHED: Final = ("run_id", "backbone", "registers", "stages", "third_party", "device", "commit", "path", "notes")
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """The runs and the arms that pass; an arm passes with all its seeds, and keeps them all in its mean."""
+
+    runs: pd.DataFrame
+    arms: pd.DataFrame
+
+
+def filtered(runs: pd.DataFrame, arms: pd.DataFrame) -> Filtered:
+    """Draw the filters into the sidebar, and take what passes them: an empty filter lets everything pass."""
+    with st.sidebar:
+        words = st.text_input(
+            "Search",
+            key="search",
+            bind="query-params",
+            max_chars=200,
+            placeholder="run id, stage, commit, note …",
+            help="Runs that have every one of these words somewhere.",
+        )
+        for key, (label, column) in FILTERS.items():
+            wanted = st.multiselect(label, _values(runs[column]), key=key, bind="query-params", format_func=_word)
+            if wanted:
+                runs = runs[runs[column].isin(wanted)]
+    runs = _searched(runs, words or "")
+    pairs = pd.MultiIndex.from_frame(runs[["backbone", "registers"]])
+    return Filtered(runs, arms[pd.MultiIndex.from_frame(arms[["backbone", "registers"]]).isin(pairs)])
+
+
+def _values(column: pd.Series) -> list[object]:
+    return sorted(column.dropna().unique().tolist())
+
+
+def _word(value: object) -> str:
+    return short(str(value))
+
+
+def _searched(runs: pd.DataFrame, words: str) -> pd.DataFrame:
+    if not words.strip():
+        return runs
+    text = runs[list(SEARCHED)].fillna("").agg("\n".join, axis=1).str.lower()
+    found = pd.Series(data=True, index=runs.index)
+    for word in words.lower().split():
+        found &= text.str.contains(word, regex=False)
+    return runs[found]
