@@ -38,7 +38,8 @@ def _what(record: RunRecord) -> str:
         ending = f"DIVERGED{where}: that is its result"
     else:
         ending = f"{config.training_steps} steps, then {config.protocol.num_images} images"
-    return f"{config.exact_name} on {config.task.name}, seed {config.seed}, {registers}\n{ending}, run {record.run_id}"
+    name = config.exact_name + (f" (third-party: {config.third_party.file})" if config.third_party else "")
+    return f"{name} on {config.task.name}, seed {config.seed}, {registers}\n{ending}, run {record.run_id}"
 
 
 def _table(record: RunRecord, none: RunRecord | None) -> list[str]:

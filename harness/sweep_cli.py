@@ -61,7 +61,7 @@ def add(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     grid = sweep.add_argument_group("the grid")
-    grid.add_argument("--backbone", metavar="LIST", help="families (sit) or exact names (sit-xl-2): sit,jit")
+    grid.add_argument("--backbone", metavar="LIST", help="as for `run`, several: sit,jit")
     grid.add_argument("--registers", default="none", metavar="LIST", help="register presets: none,dsr (default: none)")
     grid.add_argument("--seeds", default="0", metavar="LIST", help="0,1,2 or 0-2 (default: 0)")
     add_changes(grid, "registers.denoiser.count=4,16,36 takes each value in turn (JSON lists and strings stay whole)")

@@ -9,10 +9,10 @@ from harness.backbone import Backbone
 from harness.errors import UserError, unknown_name
 from harness.folder import list_images, training_images
 from harness.spec import (
+    DdimSampler,
     DdpmSampler,
     Guidance,
     Latents,
-    OdeSampler,
     PixelLatents,
     Protocol,
     RaeLatents,
@@ -73,7 +73,8 @@ class TaskDefinition:
             return sampler
         if isinstance(sampler, DdpmSampler):
             return sampler.model_copy(update={"respacing": "40"})
-        assert isinstance(sampler, OdeSampler), sampler
+        if isinstance(sampler, DdimSampler):
+            return sampler.model_copy(update={"respacing": "ddim40"})
         method = "heun" if sampler.method == "dopri5" else sampler.method
         return sampler.model_copy(update={"method": method, "points": 41 if method == "euler" else 21})
 

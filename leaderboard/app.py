@@ -15,7 +15,7 @@ from leaderboard.palette import BLUE, VERMILION
 from leaderboard.text import plain
 from leaderboard.view import View, opened
 
-# Address -> title, and the module of leaderboard.pages that draws it.
+# Address -> title, and the module of leaderboard.screens that draws it.
 PAGES: Final = {
     "leaderboard": ("Leaderboard", "ranking"),
     "compare": ("Compare", "compare"),
@@ -60,7 +60,7 @@ def _icon() -> Image.Image:
 
 def _draw(view: View, module: str) -> None:
     """A page is imported when it is first looked at: the first one need not wait for what the others import."""
-    importlib.import_module(f"leaderboard.pages.{module}").show(view)
+    importlib.import_module(f"leaderboard.screens.{module}").show(view)
 
 
 if __name__ == "__main__":

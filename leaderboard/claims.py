@@ -1,19 +1,20 @@
 """What our measured runs say about each published claim: confirmed, contradicted, inconclusive, not yet measured."""
 
 import contextlib
-import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+import duckdb
+
 from harness.claims import FRECHET, Claim, Difference, Level, OutOfReach, Setting
 from harness.database import DATABASE, rebuild, snapshot
 from harness.errors import UserError
 from harness.intervals import COUNTED, FEWEST, Interval, exactly, of_one_pair, over_seeds, variation_of, varies_as_fid
 from harness.published import CLAIMS, PUBLISHED, Figure, Published, read_published
-from leaderboard.measured import Measured, Run, Value
+from leaderboard.measured import Arm, Column, Measured, Run, Value
 
 Verdict = Literal["confirmed", "contradicted", "inconclusive", "not yet measured"]
 
@@ -32,6 +33,11 @@ class Pair:
     value: Value
     base_run: Run | None = None
     base: Value | None = None
+
+    @property
+    def column(self) -> Column:
+        """What the run's value is of."""
+        return self.value.column
 
     @property
     def difference(self) -> float:
@@ -70,36 +76,36 @@ class Row:
 
     @property
     def task(self) -> str:
-        return self.pairs[0].run.task
+        return self.pairs[0].run.arm.task
 
     @property
     def backbone(self) -> str:
         """The exact name, such as `rae-dit-xl`."""
-        return self.pairs[0].run.exact_name
+        return self.pairs[0].run.arm.exact_name
 
     @property
     def arm(self) -> str:
-        return self.pairs[0].run.arm
+        return self.pairs[0].run.arm.name
 
     @property
     def against(self) -> str:
         """The baseline's arm, or "" for a claim about one arm."""
         base_run = self.pairs[0].base_run
-        return base_run.arm if base_run else ""
+        return base_run.arm.name if base_run else ""
 
     @property
     def metric(self) -> str:
-        return self.pairs[0].value.metric
+        return self.pairs[0].column.metric
 
     @property
     def title(self) -> str:
         """What the values are called: "fid against val-50k (inception-clean)"."""
-        return self.pairs[0].value.title
+        return self.pairs[0].column.title
 
     @property
     def key(self) -> str:
         """The comparability key of the runs' values; the baselines' may differ in guidance by registers."""
-        return self.pairs[0].value.key
+        return self.pairs[0].column.key
 
     @property
     def changed_nothing(self) -> bool:
@@ -130,10 +136,26 @@ class Judgement:
 
 
 def judge(results: Path) -> tuple[Published, list[Judgement]]:
-    """The published record, and each of its claims against all runs below `results`.
+    """`judgements` of all runs below `results`, from a database that is built anew.
 
     Raises UserError where there are no valid claims.
     """
+    published = _read_claims(results)
+    rebuild(results)
+    with contextlib.closing(snapshot(results / DATABASE)) as database:
+        return published, _judge(published, database)
+
+
+def judgements(database: duckdb.DuckDBPyConnection, results: Path) -> tuple[Published, list[Judgement]]:
+    """The published record of `results`, and each of its claims against all runs that the database has.
+
+    Raises UserError where there are no valid claims.
+    """
+    published = _read_claims(results)
+    return published, _judge(published, database)
+
+
+def _read_claims(results: Path) -> Published:
     published = read_published(results)
     if not published.claims:
         wrong = "; ".join(f"{path.name}: {reason}" for path, reason in published.problems)
@@ -141,13 +163,14 @@ def judge(results: Path) -> tuple[Published, list[Judgement]]:
             f"there are no claims in {results / PUBLISHED}" + (f" ({wrong})" if wrong else ""),
             f"name the folder that has {PUBLISHED}/{CLAIMS}.json by --results: the project's own is results",
         )
-    rebuild(results)
-    with contextlib.closing(snapshot(results / DATABASE)) as database:
-        measured = Measured.read(database)
+    return published
+
+
+def _judge(published: Published, database: duckdb.DuckDBPyConnection) -> list[Judgement]:
+    tests = [claim.test for claim in published.claims if not isinstance(claim.test, OutOfReach)]
+    measured = Measured.read(database, {metric for test in tests for metric in test.metrics})
     figures = published.figures
-    return published, [
-        _judged(claim, [figures[name] for name in claim.figures], measured) for claim in published.claims
-    ]
+    return [_judged(claim, [figures[name] for name in claim.figures], measured) for claim in published.claims]
 
 
 def _judged(claim: Claim, figures: Sequence[Figure], measured: Measured) -> Judgement:
@@ -156,7 +179,7 @@ def _judged(claim: Claim, figures: Sequence[Figure], measured: Measured) -> Judg
         return Judgement(claim, "not yet measured")
     wanted = test.treatments if isinstance(test, Difference) else (test.registers,)
     all_runs = measured.runs_of(test.families, wanted)
-    runs = [run for run in all_runs if not run.is_stand_in]
+    runs = [run for run in all_runs if not run.arm.is_stand_in]
     baselines: dict[str, list[Run]] = {}
     if isinstance(test, Difference):
         baselines = {run.run_id: _baselines(test, run, measured) for run in runs}
@@ -168,36 +191,38 @@ def _judged(claim: Claim, figures: Sequence[Figure], measured: Measured) -> Judg
     pairs = [each for each in found if isinstance(each, Pair)]
     refused = [each for each in found if isinstance(each, Refusal)]
     rows = tuple(_row(claim, figures, group, measured) for group in _groups(pairs))
-    involved = dict.fromkeys([*runs, *itertools.chain.from_iterable(baselines.values())])
+    involved = [*runs, *(base for found in baselines.values() for base in found)]
     return Judgement(
         claim,
         _unanimous({row.as_published for row in rows if not row.below_scale}),
         rows,
         refused=(*refused, *_not_judged(claim, test, runs, measured)),
         unmatched=tuple(run for run in runs if run.run_id in baselines and not baselines[run.run_id]),
-        set_aside=tuple(run for run in all_runs if run.is_stand_in),
-        diverged=tuple(run for run in involved if run.status == "diverged"),
+        set_aside=tuple(run for run in all_runs if run.arm.is_stand_in),
+        diverged=tuple(dict.fromkeys(run for run in involved if run.status == "diverged")),
     )
 
 
 def _compared(test: Difference, run: Run, base_run: Run, measured: Measured) -> Iterator[Pair | Refusal]:
     """Every value of a run beside the value of its baseline that it may be compared with, or why there is none."""
     for value in measured.values(run, test.metrics):
-        candidates = measured.values(base_run, (value.metric,))
-        base = next((candidate for candidate in candidates if candidate.key == value.none_key), None)
+        column = value.column
+        candidates = measured.values(base_run, (column.metric,))
+        base = next((candidate for candidate in candidates if candidate.column.key == column.none_key), None)
         if base:
             yield Pair(run, value, base_run, base)
         else:
-            reasons = min((value.differences(other) for other in candidates), key=len, default=[NO_BASE])
-            yield Refusal(run, base_run, value.metric, tuple(reasons))
+            reasons = min((column.differences(other.column) for other in candidates), key=len, default=[NO_BASE])
+            yield Refusal(run, base_run, column.metric, tuple(reasons))
 
 
 def _not_judged(claim: Claim, test: Difference | Level, runs: Sequence[Run], measured: Measured) -> Iterator[Refusal]:
     """Runs that finished without a value where one is to be expected: at the claim's task, or where others have it."""
     for run in runs:
-        is_expected = run.task == claim.setting.task or measured.is_measured(run.task, test.metrics)
-        if run.status == "finished" and is_expected and not measured.values(run, test.metrics):
-            yield Refusal(run, None, test.metric, (NO_VALUE,))
+        if run.status == "finished" and not measured.values(run, test.metrics):
+            task = run.arm.task
+            if task == claim.setting.task or measured.is_measured(task, test.metrics):
+                yield Refusal(run, None, test.metric, (NO_VALUE,))
 
 
 def _baselines(test: Difference, run: Run, measured: Measured) -> list[Run]:
@@ -205,7 +230,7 @@ def _baselines(test: Difference, run: Run, measured: Measured) -> list[Run]:
     return [
         other
         for other in measured.siblings(run)
-        if other.arm == test.baseline and all(run.stage(name) == other.stage(name) for name in test.equal_stages)
+        if other.arm.name == test.baseline and run.arm.is_equal_in(test.equal_stages, other.arm)
     ]
 
 
@@ -213,8 +238,8 @@ def _groups(pairs: Sequence[Pair]) -> list[list[Pair]]:
     """Pairs of the same two arms under the same key, which differ in their seed alone."""
     groups: dict[tuple[str, str, str], list[Pair]] = {}
     for pair in pairs:
-        base = pair.base_run.arm_id if pair.base_run else ""
-        groups.setdefault((pair.run.arm_id, base, pair.value.key), []).append(pair)
+        base = pair.base_run.arm.arm_id if pair.base_run else ""
+        groups.setdefault((pair.run.arm.arm_id, base, pair.column.key), []).append(pair)
     return list(groups.values())
 
 
@@ -231,7 +256,7 @@ def _row(claim: Claim, figures: Sequence[Figure], pairs: Sequence[Pair], measure
         bounds=(least, most),
         verdict=_verdict(pairs, interval, least, most),
         below_scale=tuple(_below_scale(claim.setting, pairs[0])),
-        another_reference=_another_reference(claim.setting, figures, pairs[0].value),
+        another_reference=_another_reference(claim.setting, figures, pairs[0].column),
     )
 
 
@@ -246,19 +271,19 @@ def _bounds(test: Difference | Level, pairs: Sequence[Pair]) -> tuple[float | No
 
 
 def _changed_nothing(pairs: Sequence[Pair]) -> bool:
-    return pairs[0].value.metric not in COUNTED and all(pair.base and pair.difference == 0 for pair in pairs)
+    return pairs[0].column.metric not in COUNTED and all(pair.base and pair.difference == 0 for pair in pairs)
 
 
 def _interval(pairs: Sequence[Pair], mean: float, measured: Measured) -> Interval | None:
     """Over seeds where there are several; by the published prior where there is one, of a distance like FID."""
     first = pairs[0]
-    if first.value.metric in COUNTED:
+    if first.column.metric in COUNTED:
         return exactly(mean, len(pairs))
     if len(pairs) >= FEWEST:
         return over_seeds(mean, statistics.stdev(pair.difference for pair in pairs), len(pairs))
-    if first.base is None or not varies_as_fid(first.value.metric):
+    if first.base is None or not varies_as_fid(first.column.metric):
         return None
-    return of_one_pair(first.value.value, first.base.value, variation_of(measured.spreads(first.value.key)))
+    return of_one_pair(first.value.value, first.base.value, variation_of(measured.spreads(first.column.key)))
 
 
 def _verdict(pairs: Sequence[Pair], interval: Interval | None, least: float | None, most: float | None) -> Verdict:
@@ -286,45 +311,45 @@ def _unanimous(verdicts: set[Verdict]) -> Verdict:
 
 def _below_scale(setting: Setting, pair: Pair) -> Iterator[str]:
     """What keeps a pair from bearing on the claim as it was published."""
-    run, value = pair.run, pair.value
-    if run.task != setting.task:
-        yield f"task {run.task}, not {setting.task}"
+    arm, column, num_images = pair.run.arm, pair.column, pair.value.num_images
+    if arm.task != setting.task:
+        yield f"task {arm.task}, not {setting.task}"
         return
     if not setting.backbones:
         yield "no size of ours is the published one"
-    elif run.exact_name not in setting.backbones:
-        yield f"{run.exact_name}, not {' or '.join(setting.backbones)}"
-    if setting.encoders and run.encoder not in setting.encoders:
-        yield f"latents of {run.encoder or 'no encoder'}, not {' or '.join(setting.encoders)}"
-    yield from _other_registers(setting, run)
-    if value.metric != setting.metric:
-        yield f"{value.metric}, not {setting.metric}"
-    if value.is_guided != setting.guided:
-        yield "guided, the published figures are not" if value.is_guided else "unguided, the published figures are not"
-    if setting.epochs is not None and (run.epochs is None or run.epochs < WHOLE * setting.epochs):
-        yield f"{'unknown' if run.epochs is None else format(run.epochs, '.3g')} epochs, not {setting.epochs:g}"
-    if value.num_images is not None and value.num_images < setting.num_images:
-        yield f"{value.num_images} images, not {setting.num_images}"
+    elif arm.exact_name not in setting.backbones:
+        yield f"{arm.exact_name}, not {' or '.join(setting.backbones)}"
+    if setting.encoders and arm.encoder not in setting.encoders:
+        yield f"latents of {arm.encoder or 'no encoder'}, not {' or '.join(setting.encoders)}"
+    yield from _other_registers(setting, arm)
+    if column.metric != setting.metric:
+        yield f"{column.metric}, not {setting.metric}"
+    if column.is_guided != setting.guided:
+        yield "guided, the published figures are not" if column.is_guided else "unguided, the published figures are not"
+    if setting.epochs is not None and (arm.epochs is None or arm.epochs < WHOLE * setting.epochs):
+        yield f"{'unknown' if arm.epochs is None else format(arm.epochs, '.3g')} epochs, not {setting.epochs:g}"
+    if num_images is not None and num_images < setting.num_images:
+        yield f"{num_images} images, not {setting.num_images}"
 
 
-def _other_registers(setting: Setting, run: Run) -> Iterator[str]:
+def _other_registers(setting: Setting, arm: Arm) -> Iterator[str]:
     """In what a run's registers, or what it has in their place, are not known to be the published ones."""
     if setting.treatments == ():
         yield "no preset of ours is known to be the published treatment"
-    elif setting.treatments is not None and run.arm not in setting.treatments:
-        yield f"{run.arm}, not {' or '.join(setting.treatments)}"
-    if setting.count is not None and run.count != setting.count:
-        yield f"{run.count} registers, not {setting.count}"
-    start = setting.start_blocks.get(run.depth)
-    if start is not None and run.start_block != start:
-        yield f"registers from block {run.start_block} of {run.depth}, not {start}"
+    elif setting.treatments is not None and arm.name not in setting.treatments:
+        yield f"{arm.name}, not {' or '.join(setting.treatments)}"
+    if setting.count is not None and arm.count != setting.count:
+        yield f"{arm.count} registers, not {setting.count}"
+    start = setting.start_blocks.get(arm.depth)
+    if start is not None and arm.start_block != start:
+        yield f"registers from block {arm.start_block} of {arm.depth}, not {start}"
 
 
-def _another_reference(setting: Setting, figures: Sequence[Figure], value: Value) -> str:
+def _another_reference(setting: Setting, figures: Sequence[Figure], column: Column) -> str:
     """That a distance is not known to be to the published reference, by its name and split; "" where it is."""
-    if value.metric not in FRECHET or value.metric != setting.metric:
+    if column.metric not in FRECHET or column.metric != setting.metric:
         return ""
-    ours = value.reference
+    ours = column.reference
     against = f"against {ours.name} (split {ours.split})" if ours else "against a reference without a name"
     rest_on = [figure for figure in figures if figure.metric == setting.metric]
     names = " and ".join(sorted({figure.reference for figure in rest_on} - {""})) or "not named"

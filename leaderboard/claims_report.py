@@ -172,7 +172,7 @@ def _left_out(judgement: Judgement) -> list[str]:
         lines += [f"        {run.path}" for run in judgement.set_aside]
     if judgement.diverged:
         lines.append("      diverged:")
-        lines += [f"        {run.path} ({run.arm})" for run in judgement.diverged]
+        lines += [f"        {run.path} ({run.arm.name})" for run in judgement.diverged]
     return lines
 
 
@@ -216,4 +216,4 @@ def _value_data(value: Value) -> dict[str, Any]:
 
 
 def _run_data(run: Run) -> dict[str, Any]:
-    return {"run_id": run.run_id, "record_id": run.record_id, "path": run.path, "arm": run.arm, "seed": run.seed}
+    return {"run_id": run.run_id, "record_id": run.record_id, "path": run.path, "arm": run.arm.name, "seed": run.seed}

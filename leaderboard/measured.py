@@ -1,55 +1,58 @@
 """The newest measured values of every run, as the database has them."""
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from statistics import fmean, stdev
+from typing import NamedTuple
 
 import duckdb
 
 from harness.comparability import Key, ReferenceIdentity
+from harness.registers import RegisterConfig
 from harness.spec import RaeLatents, RunConfig
 
 # A run that was repeated has several records: the newest counts, never the best.
-_RUNS = """
-SELECT run_id, record_id, path, arm_id, none_run_id, seed, status, config, exact_name
-FROM runs QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1
+_NEWEST = "FROM runs QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1"
+
+_ARMS = "SELECT arm_id, any_value(exact_name), any_value(config) FROM runs GROUP BY arm_id"
+
+_RUNS = f"""
+SELECT run_id, record_id, path, none_run_id, seed, status, arm_id {_NEWEST}
 ORDER BY task, exact_name, registers, seed, run_id
 """
+
+_KEYS = """SELECT "key", none_key, name, title, fields FROM keys"""
 
 # A later evaluation of a run's own samples counts as the run's, under the conditions that it was made with, unless the
 # run was made anew after it: record ids begin with their time.
 _VALUES = f"""
-WITH latest AS ({_RUNS}),
+WITH latest AS (SELECT run_id, record_id, path {_NEWEST}),
 judged AS (
     SELECT run_id, record_id, path FROM latest
     UNION ALL
     SELECT run_id, e.record_id, e.path FROM evaluations e JOIN latest USING (run_id)
     WHERE e.record_id > latest.record_id
 )
-SELECT run_id, record_id, path, m.name, m.value, m.num_images, m.key, keys.none_key, m.title, keys.fields
-FROM judged JOIN measurements m USING (record_id) JOIN keys ON keys.key = m.key
-QUALIFY row_number() OVER (PARTITION BY run_id, m.key ORDER BY record_id DESC) = 1
-ORDER BY m.name, m.key
+SELECT run_id, record_id, path, m.value, m.num_images, m."key"
+FROM judged JOIN measurements m USING (record_id) WHERE list_contains($metrics, m.name)
+QUALIFY row_number() OVER (PARTITION BY run_id, m."key" ORDER BY record_id DESC) = 1
+ORDER BY run_id, m.name, m."key"
 """
 
 
-@dataclass(frozen=True)
-class Value:
-    """One measured value: of which metric, under which comparability key, from which record.
+@dataclass(frozen=True, eq=False)
+class Column:
+    """What values of one comparability key have in common: thousands of them share one.
 
     `none_key` is the key that the matched value without registers has.
     """
 
-    run_id: str
-    record_id: str
-    path: str
-    metric: str
-    value: float
-    num_images: int | None
     key: str
     none_key: str
+    metric: str
     title: str
     fields: str
 
@@ -70,39 +73,50 @@ class Value:
         basis = self.comparability.basis
         return basis.reference if basis else None
 
-    def differences(self, base: "Value") -> list[str]:
-        """What forbids to compare this value with that of a run without registers, in words."""
-        return self.comparability.without_register_guidance().differences(base.comparability)
+    def differences(self, base: "Column") -> list[str]:
+        """What forbids to compare a value of this key with that of a run without registers, in words."""
+        if base.key not in self._differences:
+            mine = self.comparability.without_register_guidance()
+            self._differences[base.key] = mine.differences(base.comparability)
+        return self._differences[base.key]
+
+    @cached_property
+    def _differences(self) -> dict[str, list[str]]:
+        return {}
 
 
-@dataclass(frozen=True)
-class Run:
-    """The newest record of one run."""
+class Value(NamedTuple):
+    """One measured value: of which run, from which record, under which comparability key."""
 
     run_id: str
     record_id: str
     path: str
-    arm_id: str
-    none_run_id: str
-    seed: int
-    status: str
-    stored_config: str
-    exact_name: str
+    value: float
+    num_images: int | None
+    column: Column
 
-    @cached_property
-    def config(self) -> RunConfig:
-        """What was run."""
-        return RunConfig.model_validate_json(self.stored_config)
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """What runs are that differ in their seed alone; `config` is that of any of them."""
+
+    arm_id: str
+    exact_name: str
+    config: RunConfig
 
     @property
     def task(self) -> str:
         return self.config.task.name
 
-    @property
-    def arm(self) -> str:
+    @cached_property
+    def name(self) -> str:
         """The preset, as far as the backbone has its stages: `dsr` without an encoder stage is `denoiser`."""
         registers = self.config.registers
         return "denoiser" if registers.preset == "dsr" and "encoder" in registers.absent_stages else registers.preset
+
+    @property
+    def registers(self) -> RegisterConfig:
+        return self.config.registers
 
     @property
     def encoder(self) -> str:
@@ -118,13 +132,13 @@ class Run:
     @property
     def count(self) -> int | None:
         """The number of registers in the denoiser."""
-        denoiser = self.config.registers.denoiser
+        denoiser = self.registers.denoiser
         return denoiser.count if denoiser else None
 
     @property
     def start_block(self) -> int | None:
         """The block of the denoiser before which its registers enter."""
-        denoiser = self.config.registers.denoiser
+        denoiser = self.registers.denoiser
         return denoiser.start_block if denoiser else None
 
     @property
@@ -138,59 +152,83 @@ class Run:
         images, recipe = self.config.task.num_training_images, self.config.recipe
         return self.config.training_steps * recipe.batch_size / images if images else None
 
-    def stage(self, name: str) -> Any:
-        """The registers of one stage, "encoder" or "denoiser"; None for none."""
-        return getattr(self.config.registers, name)
+    def is_equal_in(self, stages: Iterable[str], other: "Arm") -> bool:
+        """Whether both have the same registers in these stages, "encoder" or "denoiser"."""
+        return all(getattr(self.registers, stage) == getattr(other.registers, stage) for stage in stages)
+
+
+class Run(NamedTuple):
+    """The newest record of one run."""
+
+    run_id: str
+    record_id: str
+    path: str
+    none_run_id: str
+    seed: int
+    status: str
+    arm: Arm
 
 
 class Measured:
-    """Every run with its values."""
+    """Every run with its values of some metrics."""
 
     def __init__(self, runs: Sequence[Run], values: Sequence[Value]) -> None:
+        """`values` are in the order of their runs' ids, and of their metrics and keys."""
         self._runs = runs
-        self._values = values
+        self._of_arms: dict[Arm, list[Run]] = {}
+        self._siblings: dict[str, list[Run]] = {}
+        for run in runs:
+            self._of_arms.setdefault(run.arm, []).append(run)
+            self._siblings.setdefault(run.none_run_id, []).append(run)
+        self._of_runs = {run_id: list(found) for run_id, found in groupby(values, attrgetter("run_id"))}
+        self._spreads: dict[str, list[tuple[float, float, int]]] = {}
 
     @classmethod
-    def read(cls, database: duckdb.DuckDBPyConnection) -> "Measured":
-        """All that the database has."""
+    def read(cls, database: duckdb.DuckDBPyConnection, metrics: Iterable[str]) -> "Measured":
+        """Every run that the database has, with its values of these metrics."""
+        arms = {row[0]: _arm(*row) for row in database.execute(_ARMS).fetchall()}
+        columns = {row[0]: Column(*row) for row in database.execute(_KEYS).fetchall()}
         runs = database.execute(_RUNS).fetchall()
-        values = database.execute(_VALUES).fetchall()
-        return cls([Run(*row) for row in runs], [Value(*row) for row in values])
+        values = database.execute(_VALUES, {"metrics": sorted(metrics)}).fetchall()
+        return cls(
+            [Run._make((*row, arms[arm_id])) for *row, arm_id in runs],
+            [Value._make((*row, columns[key])) for *row, key in values],
+        )
 
     def runs_of(self, families: Sequence[str], arms: Sequence[str]) -> list[Run]:
-        """The runs of these families with these arms."""
-        return [run for run in self._runs if run.arm in arms and run.config.backbone in families]
+        """The runs of these families with these arms, by name."""
+        wanted = {arm for arm in self._of_arms if arm.name in arms and arm.config.backbone in families}
+        return [run for run in self._runs if run.arm in wanted]
 
     def siblings(self, run: Run) -> list[Run]:
         """The runs that differ from this one in their registers alone, seed and all; this one too."""
-        return self._by_none.get(run.none_run_id, [])
+        return self._siblings.get(run.none_run_id, [])
 
     def values(self, run: Run, metrics: Sequence[str]) -> list[Value]:
         """A run's values of these metrics, one for each comparability key."""
-        return [value for value in self._by_run.get(run.run_id, []) if value.metric in metrics]
+        return [value for value in self._of_runs.get(run.run_id, ()) if value.column.metric in metrics]
 
     def is_measured(self, task: str, metrics: Sequence[str]) -> bool:
         """Whether any run of a task has a value of these metrics."""
-        return any(run.task == task and self.values(run, metrics) for run in self._runs)
+        return any((task, metric) in self._measured for metric in metrics)
 
     def spreads(self, key: str) -> list[tuple[float, float, int]]:
         """(mean, sample standard deviation, seeds) of every arm that has several values under a key."""
-        by_arm: dict[str, list[float]] = {}
-        for run in self._runs:
-            by_arm.setdefault(run.arm_id, []).extend(v.value for v in self._by_run.get(run.run_id, []) if v.key == key)
-        several = [values for values in by_arm.values() if len(values) > 1]
-        return [(statistics.fmean(values), statistics.stdev(values), len(values)) for values in several]
+        if key not in self._spreads:
+            of_arms = [self._under(key, runs) for runs in self._of_arms.values()]
+            several = [values for values in of_arms if len(values) > 1]
+            self._spreads[key] = [(fmean(values), stdev(values), len(values)) for values in several]
+        return self._spreads[key]
+
+    def _under(self, key: str, runs: Sequence[Run]) -> list[float]:
+        return [value.value for run in runs for value in self._of_runs.get(run.run_id, ()) if value.column.key == key]
 
     @cached_property
-    def _by_none(self) -> dict[str, list[Run]]:
-        found: dict[str, list[Run]] = {}
-        for run in self._runs:
-            found.setdefault(run.none_run_id, []).append(run)
-        return found
+    def _measured(self) -> set[tuple[str, str]]:
+        """Which tasks have values of which metrics."""
+        found = {(run.arm, value.column) for run in self._runs for value in self._of_runs.get(run.run_id, ())}
+        return {(arm.task, column.metric) for arm, column in found}
 
-    @cached_property
-    def _by_run(self) -> dict[str, list[Value]]:
-        found: dict[str, list[Value]] = {}
-        for value in self._values:
-            found.setdefault(value.run_id, []).append(value)
-        return found
+
+def _arm(arm_id: str, exact_name: str, config: str) -> Arm:
+    return Arm(arm_id, exact_name, RunConfig.model_validate_json(config))

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = """
 import sys
 from pathlib import Path
-from leaderboard.pages import run
+from leaderboard.screens import run
 from leaderboard.view import opened
 run.show(opened(Path(sys.argv[1])))
 """

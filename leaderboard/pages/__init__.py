@@ -1,1 +1,0 @@
-"""The board's pages: each file has `show(view)`, which draws one."""
