@@ -20,10 +20,17 @@ def build(config: RunConfig) -> Denoiser:
     """A fresh denoiser on the CPU.
 
     The network is made before its registers, from the run's seed, so that arms which differ in registers alone start
-    from the same weights.
+    from the same weights.  Raises UserError where a third party's file is another by now, and where a backbone builds
+    something else.
     """
+    backbone = registry.backbone_of(config)
     torch.manual_seed(config.seed)
-    denoiser = registry.find(config.backbone).build(dsr.network_of(config.registers, config.network))
+    denoiser = backbone.build(dsr.network_of(config.registers, config.network))
+    if not isinstance(denoiser, Denoiser):
+        raise UserError(
+            f"build of {backbone.name} returns {type(denoiser).__name__}, which is no harness.denoiser.Denoiser",
+            "derive its network from Denoiser, and return one",
+        )
     dsr.attach(config.registers, denoiser)
     return denoiser
 

@@ -28,7 +28,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
     """
     from harness.build import layout_of, size_of
 
-    backbone, size, official = registry.find(config.backbone), size_of(config), layout_of(config)
+    backbone, size, official = registry.backbone_of(config), size_of(config), layout_of(config)
     denoiser = config.registers.denoiser
     network = backbone.size(config.size).model_validate(config.network)
     registers = denoiser.count if denoiser else 0

@@ -13,10 +13,12 @@ from harness.arguments import (
     positive,
 )
 
+BACKBONE_HELP = "a family (sit), an exact name (sit-xl-2), or one of a file of yours (path/to/file.py:mine)"
+
 
 def add_configuration(parser: argparse.ArgumentParser, task: str | None = "digits") -> None:
     """One backbone with one register configuration."""
-    parser.add_argument("--backbone", required=True, help="a family (sit) or an exact name (sit-xl-2)")
+    parser.add_argument("--backbone", required=True, metavar="NAME", help=BACKBONE_HELP)
     parser.add_argument("--registers", default="none", help="a register preset (default: none)")
     add_conditions(parser, task)
     add_changes(parser, "registers.denoiser.count=16")

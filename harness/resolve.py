@@ -9,9 +9,10 @@ from harness.backbone import Backbone, Network
 from harness.changes import Changes
 from harness.digits_judge import REFERENCE as DIGITS
 from harness.distributed import require_shares
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError
 from harness.processes import cores
 from harness.registers import RegisterConfig
+from harness.registry import Named
 from harness.resolve_latents import resolve_latents, with_registered_weights
 from harness.respacing import NUM_STEPS, kept_steps
 from harness.spec import (
@@ -70,7 +71,7 @@ def resolve(request: Request, *, needs_data: bool = True) -> RunConfig:
 
 def resolve_network(request: Request) -> RunConfig:
     """`resolve` for a description: without a task, an exact name keeps the input it was published with."""
-    is_exact = find_size(request.backbone, request.size)[1] is not None
+    is_exact = find_size(request.backbone, request.size).size is not None
     about_a_task = request.task is not None or any(change.startswith("task.") for change in request.changes)
     if request.execution.encoder is not None and not about_a_task:
         request, about_a_task = replace(request, task=OFFICIAL_TASK), True
@@ -105,12 +106,13 @@ def parse_seeds(text: str) -> list[int]:
 
 def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Network]:
     changes = Changes(request.changes, RunConfig.model_fields)
-    backbone, size = find_size(request.backbone, request.size)
+    found = find_size(request.backbone, request.size)
+    backbone = found.backbone
     definition = tasks.find(request.task or (OFFICIAL_TASK if official_input else DEFAULT_TASK))
-    execution = _counted(changes.apply("execution", request.execution))
+    execution = _carried_out(changes.apply("execution", request.execution), found)
     located = request.located or _locate(definition, execution)
     task = changes.apply("task", located.task)
-    size = size or definition.size_of(backbone, task)
+    size = found.size or definition.size_of(backbone, task)
     seen = resolve_latents(definition, backbone, task, execution, changes)
     latents = seen.latents
     published = backbone.size(size)
@@ -131,6 +133,7 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
         sampler=changes.apply("sampler", definition.sampler_of(backbone), Sampler),
         protocol=_in_force(changes.apply("protocol", definition.protocol(backbone, size, task))),
         seed=_seed(request.seed),
+        third_party=found.third_party,
         execution=seen.execution,
     )
     network.check()
@@ -183,31 +186,24 @@ def _guides(guidance: Guidance) -> bool:
     return guidance.scale != 1.0 or guidance.outside != 1.0
 
 
-def find_size(name: str, size: str | None) -> tuple[Backbone, str | None]:
-    """The family of a name such as `sit` or `sit-xl-2`, and its size, or None where neither name nor `size` says it."""
-    known = registry.families()
-    matching = [family for family in known if name == family or name.startswith(f"{family}-")]
-    if not matching:
-        raise unknown_name("backbone", name, [*known, *_exact_names(known)])
-    family = max(matching, key=len)
-    backbone = registry.find(family)
-    in_name = name[len(family) + 1 :] or None
-    if in_name and size and in_name != size:
+def find_size(name: str, size: str | None) -> Named:
+    """What a name such as `sit`, `sit-xl-2` or `file.py:mine` stands for; `size` is that which is said beside it.
+
+    Its size is None where neither says one.  Raises UserError for a name or size that there is not, and for two sizes.
+    """
+    found = registry.named(name)
+    if size is None:
+        return found
+    if found.size not in (None, size):
+        family = name.removesuffix(f"-{found.size}")
         raise UserError(f"--backbone {name} and --size {size} name two sizes", f"use --backbone {family} --size {size}")
-    chosen = in_name or size
-    if chosen is not None:
-        backbone.size(chosen)
-    return backbone, chosen
+    found.backbone.size(size)
+    return replace(found, size=size)
 
 
-def _exact_names(known: list[str]) -> list[str]:
-    backbones = [registry.find(family) for family in known]
-    return [f"{backbone.name}-{size}" for backbone in backbones for size in backbone.sizes]
-
-
-def _counted(execution: Execution) -> Execution:
+def _carried_out(execution: Execution, found: Named) -> Execution:
     threads = execution.threads or max(1, cores() // execution.processes)
-    return execution.model_copy(update={"threads": threads})
+    return execution.model_copy(update={"threads": threads, "backbone_file": found.file and str(found.file)})
 
 
 def _seed(value: int) -> int:
