@@ -124,7 +124,9 @@ def _add_import(verbs: Any) -> None:
 
 
 def _add_index(verbs: Any) -> None:
-    index = verbs.add_parser("index", help="rebuild the database from all records, and name the files that are none")
+    index = verbs.add_parser(
+        "index", help="rebuild the database from all records that `validate` accepts, and name the others"
+    )
     index.add_argument("--json", action="store_true", help="for machines")
     add_results(index)
     index.set_defaults(verb=_index)
@@ -267,9 +269,9 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _index(options: argparse.Namespace) -> None:
-    from harness.database import rebuild
+    from harness.contributing.indexing import index_validated
 
-    index = rebuild(Path(options.results))
+    index = index_validated(Path(options.results))
     problems = [{"path": str(problem.path), "reason": problem.reason} for problem in index.problems]
     if options.json:
         print_json({"database": str(index.database), "records": index.records, "problems": problems})

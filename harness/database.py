@@ -5,8 +5,8 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,23 @@ import numpy.typing as npt
 
 from harness import database_rows as rows
 from harness.bench_records import read_benches
+from harness.contributing.refusals import refusals
 from harness.database_rows import Columns, Row
 from harness.errors import UserError, disk_error
 from harness.evaluation_store import read_each_evaluation
-from harness.published import CLAIM_COLUMNS, PUBLISHED_COLUMNS, claim_rows, published_rows, read_published
+from harness.published import (
+    CLAIM_COLUMNS,
+    CLAIMS,
+    PUBLISHED,
+    PUBLISHED_COLUMNS,
+    Published,
+    claim_rows,
+    published_rows,
+    read_published,
+)
 from harness.record_rows import take_all
 from harness.store import Problem
+from harness.withdrawals import read_withdrawals, withdrawn_paths
 
 DATABASE = "leaderboard.duckdb"
 
@@ -109,14 +120,20 @@ def _fill(connection: duckdb.DuckDBPyConnection, results: Path) -> tuple[int, li
     measurements = _Table(connection, "measurements", rows.MEASUREMENTS)
     records, problems, keys = _fill_runs(connection, results, measurements)
     problems += _fill_evaluations(connection, results, measured, measurements)
+    withdrawn, unfit = read_withdrawals(results)
+    _whole(connection, "withdrawn", rows.WITHDRAWN, (rows.withdrawn_row(each.withdrawal) for each in withdrawn))
     measurements.flush()
     _whole(connection, "keys", rows.KEYS, (measured.keys | keys).values())
+    refused = refusals(results)
     stored, unread = read_benches(results)
-    _whole(connection, "benches", rows.BENCHES, (row for each in stored for row in rows.bench_rows(results, each)))
-    published = read_published(results)
+    benches = (row for each in stored if each.path not in refused for row in rows.bench_rows(results, each))
+    _whole(connection, "benches", rows.BENCHES, benches)
+    published = _accepted(read_published(results), results / PUBLISHED, refused)
     _whole(connection, "published", PUBLISHED_COLUMNS, published_rows(published))
     _whole(connection, "claims", CLAIM_COLUMNS, claim_rows(published))
     problems += [*unread, *(Problem(path, reason) for path, reason in published.problems)]
+    problems += [Problem(bad.path, bad.reason, "withdrawal") for bad in unfit]
+    problems += [Problem(each.path, refused[each.path]) for each in stored if each.path in refused]
     _whole(connection, "problems", rows.PROBLEMS, (rows.problem_row(results, problem) for problem in problems))
     return records, problems
 
@@ -152,14 +169,34 @@ def _fill_evaluations(
 ) -> list[Problem]:
     evaluations = _Table(connection, "evaluations", rows.EVALUATIONS)
     problems = []
+    refused, withdrawn = refusals(results), withdrawn_paths(results)
     for found in read_each_evaluation(results):
+        if found.path in withdrawn:
+            continue
         if isinstance(found, Problem):
             problems.append(found)
+            continue
+        if found.path in refused:
+            problems.append(Problem(found.path, refused[found.path]))
             continue
         evaluations.add([rows.cells(rows.EVALUATIONS, rows.evaluation_row(results, found))])
         measurements.add(rows.cells(rows.MEASUREMENTS, row) for row in measured.of(found))
     evaluations.flush()
     return problems
+
+
+def _accepted(published: Published, folder: Path, refused: Mapping[Path, str]) -> Published:
+    """What was published, but for the files that `index` refused."""
+    left_out = {path for path in refused if path.parent == folder}
+    if not left_out:
+        return published
+    known = {path for path, _ in published.problems}
+    return replace(
+        published,
+        sources=tuple(each for each in published.sources if folder / f"{each.name}.json" not in left_out),
+        claims=() if folder / f"{CLAIMS}.json" in left_out else published.claims,
+        problems=(*published.problems, *((path, refused[path]) for path in sorted(left_out - known))),
+    )
 
 
 def _whole(connection: duckdb.DuckDBPyConnection, name: str, columns: Columns, found: Iterable[Row]) -> None:

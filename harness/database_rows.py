@@ -16,8 +16,10 @@ from harness.evaluation_store import StoredEvaluation
 from harness.identity import Identity
 from harness.outlier_records import OutlierStatistics
 from harness.records import RunRecord
+from harness.spec import RunConfig
 from harness.stages import stages
 from harness.store import Problem, Stored
+from harness.withdrawals import Withdrawal
 
 Row = dict[str, Any]
 Columns = Mapping[str, str]
@@ -124,6 +126,13 @@ BENCHES: Final[Columns] = {
     "measurements": "VARCHAR",
 }
 PROBLEMS: Final[Columns] = {"path": "VARCHAR", "reason": "VARCHAR"}
+# Records that no longer count, whether their files still lie there or not.
+WITHDRAWN: Final[Columns] = {
+    "record_id": "VARCHAR",
+    "path": "VARCHAR",
+    "reason": "VARCHAR",
+    "created": "TIMESTAMPTZ",
+}
 
 _BASES = TypeAdapter(list[Basis | None])
 _STATISTICS = itemgetter(*OutlierStatistics.model_fields)
@@ -188,7 +197,7 @@ def _arm_cells(record: RunRecord) -> Row:
         "data_fingerprint": config.task.data_fingerprint,
         "protocol": record.conditions.words(),
         "backbone": config.backbone,
-        "exact_name": config.exact_name + (" on stand-in latents" if config.latents.kind == "stand-in" else ""),
+        "exact_name": _exact_name(config),
         "registers": config.registers.preset,
         "stages": stages(config),
         "count": denoiser and denoiser.count,
@@ -196,6 +205,12 @@ def _arm_cells(record: RunRecord) -> Row:
         "steps": config.training_steps,
         "third_party": config.third_party and config.third_party.file,
     }
+
+
+def _exact_name(config: RunConfig) -> str:
+    """The backbone with its size, and what sets it apart from the published one."""
+    on_stand_in = " on stand-in latents" if config.latents.kind == "stand-in" else ""
+    return f"{config.exact_name}{on_stand_in}{' (third-party)' if config.third_party else ''}"
 
 
 def evaluation_row(results: Path, stored: StoredEvaluation) -> Row:
@@ -324,3 +339,8 @@ def _case_cells(case: BenchCase) -> Row:
 def problem_row(results: Path, problem: Problem) -> Row:
     """The row of `problems`."""
     return {"path": str(problem.path.relative_to(results)), "reason": problem.reason}
+
+
+def withdrawn_row(withdrawal: Withdrawal) -> Row:
+    """The row of `withdrawn`."""
+    return {"record_id": withdrawal.record_id, **withdrawal.model_dump(include={"path", "reason", "created"})}

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import database_rows as rows
+from harness.contributing.refusals import refusals
 from harness.database_rows import MeasurementRows, Row, RunRows
 from harness.processes import cores
 from harness.store import Problem, files, read_in_place
+from harness.withdrawals import withdrawn_paths
 
 # Files that are read at once; from so many on other processes pay for their start.
 AT_ONCE, MANY = 100, 1_500
@@ -41,8 +43,14 @@ class Taken:
 
 
 def take_all(results: Path) -> Iterator[Taken]:
-    """The rows of all files below `results/measured`, in the order of their names."""
-    paths = files(results)
+    """The rows of all files below `results/measured`, in the order of their names.
+
+    Neither withdrawn records are among them, nor those that `index` refused as they are.
+    """
+    refused, withdrawn = refusals(results), withdrawn_paths(results)
+    listed = files(results)
+    paths = [path for path in listed if path not in refused and path not in withdrawn]
+    yield Taken(problems=[Problem(path, refused[path]) for path in listed if path in refused and path not in withdrawn])
     parts = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
     processes = min(cores(), MOST_PROCESSES)
     if len(paths) < MANY or processes == 1:

@@ -1,29 +1,37 @@
 """Append a record; find and read those that there are (no torch)."""
 
+import contextlib
 import functools
+import stat
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from harness.attachments import attachment_of, path_beside
 from harness.comparability import conditions_of
+from harness.contributing import strict_json
 from harness.errors import UserError
 from harness.files import write_bytes, write_new
 from harness.identity import Identity
 from harness.record_versions import read_record
 from harness.records import RunRecord
 from harness.spec import RunConfig
+from harness.withdrawals import is_withdrawn, withdrawn_paths
 
 MEASURED = "measured"
+NO_OFFSET = timedelta(0)
+LONGEST_PLACE = 120
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file among the records that is none, and why."""
+    """A file among the records that is none, and why: by which rule of `validate`."""
 
     path: Path
     reason: str
+    rule: str = "schema"
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,8 @@ class Stored:
         return self.record.config.identity
 
 
-def append(results: Path, record: RunRecord, picture: bytes | None) -> Path:
-    """Write a record, and the sample grid that it names beside it, as new files; returns the record's path.
+def append(results: Path, record: RunRecord, picture: bytes | None, norm_maps: bytes | None = None) -> Path:
+    """Write a record, after the sample grid and the norm maps that it names, as new files; returns the record's path.
 
     The record is validated as a reader would; an existing file is never overwritten.  Raises UserError where the
     folder cannot be written.
@@ -56,6 +64,9 @@ def append(results: Path, record: RunRecord, picture: bytes | None) -> Path:
     if record.samples is not None:
         assert picture is not None, "the record names a picture"
         write_bytes(path.with_name(record.samples.file), picture)
+    if norm_maps is not None:
+        assert attachment_of(norm_maps) == record.norm_maps, "other norm maps than the record names"
+        write_bytes(path_beside(path, "norms"), norm_maps)
     write_new(path, text.encode())
     return path
 
@@ -67,13 +78,22 @@ def path_of(results: Path, record: RunRecord) -> Path:
 
 def record_name(created: datetime, config: RunConfig) -> str:
     """The name of a record's files: when it was created (UTC), and its run."""
-    return f"{created:%Y%m%dT%H%M%S%fZ}-{config.run_id}"
+    return _name(created, config.run_id)
+
+
+def _name(created: datetime, run_id: str) -> str:
+    return f"{created:%Y%m%dT%H%M%S%fZ}-{run_id}"
 
 
 def find(results: Path, config: RunConfig) -> Stored | None:
-    """The newest record of a run, or None.  Raises UserError where a file of that run is no valid record."""
+    """The newest record of a run that was not withdrawn, or None.
+
+    Raises UserError where a file of that run is no valid record.
+    """
     newest: Stored | None = None
     for path in sorted(folder_of(results, config).glob(f"*-{config.run_id}.json")):
+        if is_withdrawn(results, path):
+            continue
         found = read(path)
         if isinstance(found, Problem):
             raise UserError(
@@ -86,27 +106,63 @@ def find(results: Path, config: RunConfig) -> Stored | None:
 
 def read(path: Path) -> Stored | Problem:
     """One file of the results, validated; anything that is wrong with it becomes a Problem."""
-    try:
-        record = read_record(path.read_bytes())
-    except (ValidationError, OSError) as error:
-        return Problem(path, reason_of(error))
+    content = content_of(path)
+    if isinstance(content, Problem):
+        return content
+    record = _record(path, content)
+    if isinstance(record, Problem):
+        return record
     stored = Stored(record, path)
     run_id = stored.identity.run_id(record.config.seed)
     if record.run_id != run_id:
-        return Problem(path, f"run_id is {record.run_id}, and its configuration gives {run_id}")
+        return Problem(path, f"run_id is {record.run_id}, and its configuration gives {run_id}", "run-id")
     if record.conditions != conditions_of(record.config):
-        return Problem(path, "its conditions are not those that its configuration gives")
+        return Problem(path, "its conditions are not those that its configuration gives", "conditions")
     if not stored.record_id.endswith(record.run_id):
-        return Problem(path, f"the file's name does not end in its run_id {record.run_id}")
+        return Problem(path, f"the file's name does not end in its run_id {record.run_id}", "name")
+    if stored.record_id != _name(record.created, run_id) or record.created.utcoffset() != NO_OFFSET:
+        begins = f"when it was created, {_name(record.created, run_id)[:22]} (UTC)"
+        return Problem(path, f"the file's name does not begin with {begins}", "name")
     return stored
+
+
+def content_of(path: Path, most_bytes: int = strict_json.MOST_BYTES) -> bytes | Problem:
+    """The bytes of a file that is neither a link nor larger than it may be."""
+    try:
+        told = path.lstat()
+        if not stat.S_ISREG(told.st_mode):
+            return Problem(path, "it is a link or no plain file: a record is a file of its own", "place")
+        if told.st_size > most_bytes:
+            return Problem(path, f"it has {told.st_size:,} bytes, and may have {most_bytes:,}", "size")
+        return path.read_bytes()
+    except OSError as error:
+        return Problem(path, reason_of(error))
+
+
+def _record(path: Path, content: bytes) -> RunRecord | Problem:
+    """The record in these bytes.
+
+    What is written as we write it hides nothing; only in anything else is it worth to look for what parsers overlook.
+    """
+    with contextlib.suppress(ValidationError):
+        record = RunRecord.model_validate_json(content)
+        if content == f"{record.model_dump_json(indent=1)}\n".encode():
+            return record
+    if problem := strict_json.problem_of(content):
+        return Problem(path, problem, "json")
+    try:
+        return read_record(content)
+    except ValidationError as error:
+        return Problem(path, reason_of(error))
 
 
 def reason_of(error: ValidationError | OSError) -> str:
     """Why a file is no record, in one line."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    first = error.errors(include_url=False, include_input=False)[0]
+    # Names of fields may come from the file, with whatever is in them.
+    place = ascii(".".join(str(part) for part in first["loc"]))[1:-1][:LONGEST_PLACE]
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
@@ -121,12 +177,13 @@ def read_in_place(results: Path, path: Path) -> Stored | Problem:
     if isinstance(found, Problem) or found.path.parent == folder_of(results, found.record.config):
         return found
     place = folder_of(results, found.record.config).relative_to(results)
-    return Problem(found.path, f"this record belongs into {place}/, and counts only there")
+    return Problem(found.path, f"this record belongs into {place}/, and counts only there", "place")
 
 
 def read_all(results: Path) -> tuple[list[Stored], list[Problem]]:
-    """Every record below `results/measured`, and every file that is none."""
-    each = [read_in_place(results, path) for path in files(results)]
+    """Every record below `results/measured` that was not withdrawn, and every file that is none."""
+    withdrawn = withdrawn_paths(results)
+    each = [read_in_place(results, path) for path in files(results) if path not in withdrawn]
     return [e for e in each if isinstance(e, Stored)], [e for e in each if isinstance(e, Problem)]
 
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,13 +26,13 @@ from harness.synthetic_records import write_synthetic
 from leaderboard import queries
 from tests.builders import quick_config
 
-CREATED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+CREATED = datetime(2026, 11, 21, 3, 4, 5, 678901, UTC)
 BASIS = Basis(extractor=EXTRACTOR, reference=REFERENCE)
 NOWHERE = Provenance(
     commit=None,
     dirty=None,
     code_sha256="0" * 64,
-    versions={},
+    versions={"python": "3.11.7", "torch": "2.15.0", "numpy": "2.4.6"},
     machine={},
     device="cpu",
     precision="float32",
@@ -165,6 +167,42 @@ def test_numbers_that_no_database_holds_are_malformed(tmp_path: Path, text: str)
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line if name not in line else f"{text}," for line in lines))
     assert len(database.rebuild(results).problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text.replace('"status"', '"status": "diverged", "status"', 1), "stands twice"),
+        (lambda text: "\ufeff" + text, "byte order mark"),
+        (lambda text: text.replace("10.0", "NaN", 1), "NaN is no number"),
+        (lambda text: text.replace("10.0", "[" * 10_000, 1), "levels deep"),
+        (lambda text: text + " " * 2**21, "bytes, and may have"),
+        (lambda text: text.replace("2026-11-21", "2026-11-20", 1), "does not begin with when it was created"),
+    ],
+)
+def test_what_parsers_overlook_is_no_record(change: Callable[[str], str], reason: str, tmp_path: Path) -> None:
+    path = store.append(tmp_path, make_record(quick_config(tmp_path)), None)
+    path.write_text(change(path.read_text()))
+    problem = store.read_in_place(tmp_path, path)
+    assert isinstance(problem, store.Problem)
+    assert reason in problem.reason
+    assert database.rebuild(tmp_path).records == 0
+
+
+def test_a_record_is_a_file_of_its_own(tmp_path: Path) -> None:
+    """A link could lead anywhere, and a reader of a pipe waits for ever."""
+    path = store.append(tmp_path, make_record(quick_config(tmp_path)), None)
+    path.rename(tmp_path / "elsewhere.json")
+    spoils: list[Callable[[], None]] = [
+        lambda: path.symlink_to(tmp_path / "elsewhere.json"),
+        lambda: os.mkfifo(path),
+    ]
+    for spoil in spoils:
+        spoil()
+        problem = store.read(path)
+        assert isinstance(problem, store.Problem)
+        assert "no plain file" in problem.reason
+        path.unlink()
 
 
 def test_absent_is_not_zero_and_nan_is_no_number() -> None:

@@ -1,0 +1,169 @@
+"""Whether a configuration is one that `resolve` could have made: known names, and dimensions that fit (no torch)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+import dsr
+from harness import encoders, registry, tasks
+from harness.backbone import Network
+from harness.contributing.verdict import Breach
+from harness.encoders import EncoderDefinition
+from harness.errors import UserError
+from harness.registers import RegisterConfig
+from harness.resolve_latents import at_task
+from harness.respacing import NUM_STEPS, kept_steps
+from harness.spec import DdimSampler, DdpmSampler, FlowObjective, OdeSampler, RaeLatents, RunConfig, SdeSampler
+from harness.store import reason_of
+
+# What nobody trains, and whoever counted it would wait for.
+LARGEST: Final = 100_000
+DEEPEST, MOST_TOKENS, MOST_POINTS, LONGEST_RESPACING = 512, 65_536, 10_000, 100
+MOST_CLASSES, WIDEST_FACTOR = 1_000_000, 64.0
+
+_REMEDY: Final = "submit a run that `python -m harness run` made from its flags"
+_STAGES: Final = tuple(
+    name for name in RegisterConfig.model_fields if name not in ("preset", "encoder", "absent_stages", "native_tokens")
+)
+
+
+def breaches_of_configuration(config: RunConfig) -> Iterator[Breach]:
+    """Why no `run` has this configuration.  A third party's network is not looked into: its file is not here."""
+    yield from _task(config)
+    yield from _sampling(config)
+    if config.third_party is not None:
+        yield from _third_party(config)
+        return
+    try:
+        size = registry.find(config.backbone).size(config.size)
+    except UserError as error:
+        yield Breach("backbone", error.problem, error.remedy)
+        return
+    if too_large := _too_large(config.network):
+        yield Breach("configuration", too_large, _REMEDY)
+        return
+    try:
+        network = type(size).model_validate(config.network)
+    except ValidationError as error:
+        yield Breach("configuration", f"its network does not read as {config.backbone}'s: {reason_of(error)}", _REMEDY)
+        return
+    yield from _network(config, network)
+    yield from _registers(config, network)
+
+
+def _task(config: RunConfig) -> Iterator[Breach]:
+    task = config.task
+    if task.name not in tasks.TASKS:
+        yield Breach("configuration", f"there is no task named {task.name[:60]!a}", f"known: {', '.join(tasks.TASKS)}")
+        return
+    if task.name == "digits" and task != tasks.find("digits").locate(None).task:
+        yield Breach("configuration", "its task is called digits, and says other things of them", _REMEDY)
+    if task.name != "digits" and task.metric != "none":
+        yield Breach("configuration", f"the task {task.name} is not judged by {task.metric}", _REMEDY)
+    if task.name != "digits" and not task.data_fingerprint and config.weights is None:
+        yield Breach("configuration", f"it learned {task.name}, and does not say which images", _REMEDY)
+    if task.channels not in (1, 3):
+        yield Breach("configuration", f"images have 1 or 3 channels, not {task.channels}", _REMEDY)
+    if config.protocol.num_images % task.num_classes:
+        problem = f"{config.protocol.num_images} images cannot be balanced over {task.num_classes} classes"
+        yield Breach("configuration", problem, _REMEDY)
+
+
+def _sampling(config: RunConfig) -> Iterator[Breach]:
+    objective, sampler = config.objective, config.sampler
+    kinds = ("ode", "sde") if isinstance(objective, FlowObjective) else ("ddpm", "ddim")
+    if sampler.kind not in kinds:
+        yield Breach("configuration", f"a {objective.kind} objective is not sampled by {sampler.kind}", _REMEDY)
+    if isinstance(sampler, OdeSampler | SdeSampler) and sampler.points > MOST_POINTS:
+        yield Breach("configuration", f"its sampler has {sampler.points:,} points: at most {MOST_POINTS:,}", _REMEDY)
+    if isinstance(sampler, DdpmSampler | DdimSampler):
+        if len(sampler.respacing) > LONGEST_RESPACING:
+            yield Breach("configuration", "its respacing is too long", _REMEDY)
+            return
+        try:
+            kept_steps(sampler.respacing, NUM_STEPS)
+        except UserError as error:
+            yield Breach("configuration", error.problem, error.remedy)
+
+
+def _third_party(config: RunConfig) -> Iterator[Breach]:
+    told = config.third_party
+    assert told is not None, "a third party's"
+    if not told.file.endswith(".py") or not told.file[:-3].replace("_", "").isalnum() or not told.file.isascii():
+        yield Breach("backbone", f"{told.file[:80]!a} is not the name of a third party's file", _REMEDY)
+    if len(told.sha256) != 64 or not set(told.sha256) <= set("0123456789abcdef"):
+        yield Breach("backbone", "the digest of the third party's file is not 64 hexadecimal digits", _REMEDY)
+    if config.backbone in registry.families():
+        yield Breach("backbone", f"{config.backbone} is a backbone of this project, and no third party's", _REMEDY)
+
+
+def _too_large(dimensions: Mapping[str, Any]) -> str:
+    """What of a network exceeds anything that is trained; "" where nothing does."""
+    for name, value in dimensions.items():
+        most = DEEPEST if "depth" in name else MOST_CLASSES if name == "num_classes" else LARGEST
+        if isinstance(value, int | float) and abs(value) > most:
+            return f"network.{name[:60]} is {value:g}, and at most {most:,} is counted here"
+    return ""
+
+
+def _network(config: RunConfig, network: Network) -> Iterator[Breach]:
+    try:
+        network.check()
+    except UserError as error:
+        yield Breach("configuration", error.problem, error.remedy)
+    channels, side = config.latents.shape(config.task)
+    for name, due in (("input_size", side), ("in_channels", channels), ("num_classes", config.task.num_classes)):
+        if getattr(network, name) != due:
+            problem = f"network.{name} is {getattr(network, name)}, and the images of {config.task.name} make it {due}"
+            yield Breach("configuration", problem, _REMEDY)
+    depth = sum(trunk.depth for trunk in network.trunk_shapes)
+    if depth > DEEPEST:
+        yield Breach("configuration", f"{depth:,} blocks: at most {DEEPEST} are counted", _REMEDY)
+    if network.patch_tokens > MOST_TOKENS:
+        yield Breach("configuration", f"{network.patch_tokens:,} tokens: at most {MOST_TOKENS:,} are counted", _REMEDY)
+
+
+def _registers(config: RunConfig, network: Network) -> Iterator[Breach]:
+    registers = config.registers
+    preset = dsr.PRESETS.get(registers.preset)
+    if preset is None:
+        problem = f"there is no register preset named {registers.preset[:60]!a}"
+        yield Breach("backbone", problem, f"known: {', '.join(dsr.PRESETS)}")
+        return
+    has = {name for name in _STAGES if getattr(registers, name) is not None}
+    has |= {"encoder"} if registers.encoder is not None else set()
+    due = set(preset.fields(network))
+    due |= {"encoder"} if "encoder" in preset.stages and "encoder" not in registers.absent_stages else set()
+    if has != due:
+        shown = [", ".join(sorted(names)) or "nothing" for names in (has, due)]
+        problem = f"its registers are called {registers.preset}, which has {shown[1]}, and have {shown[0]}"
+        yield Breach("configuration", problem, _REMEDY)
+    if registers.native_tokens != network.native_tokens:
+        problem = f"native_tokens is {registers.native_tokens}, and its network has {network.native_tokens}"
+        yield Breach("configuration", problem, _REMEDY)
+    if registers.denoiser is not None and registers.denoiser.count > MOST_TOKENS:
+        yield Breach("configuration", f"{registers.denoiser.count:,} registers: at most {MOST_TOKENS:,}", _REMEDY)
+    for control in (registers.wider_mlp, registers.longer_training):
+        if control is not None and control.factor > WIDEST_FACTOR:
+            yield Breach("configuration", f"a factor of {control.factor:g}: at most {WIDEST_FACTOR:g}", _REMEDY)
+    if registers.encoder is not None and not isinstance(config.latents, RaeLatents):
+        yield Breach("configuration", "encoder registers need an encoder, and its latents have none", _REMEDY)
+        return
+    encoder = encoder_of(config)
+    if registers.encoder is None or encoder is not None:
+        try:
+            dsr.check(registers, network, encoder)
+        except UserError as error:
+            yield Breach("configuration", error.problem, error.remedy)
+
+
+def encoder_of(config: RunConfig) -> EncoderDefinition | None:
+    """The encoder of a run's latents, where it is one that is known here by name."""
+    latents = config.latents
+    if not isinstance(latents, RaeLatents):
+        return None
+    try:
+        return at_task(encoders.find(latents.encoder), latents, config.task)
+    except UserError:
+        return None

@@ -1,0 +1,307 @@
+"""Check files of the results as a pull request's are checked: the same here and in CI."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from harness.attachments import path_beside
+from harness.bench_records import StoredBench, read_benches
+from harness.contributing import pictures, places, strict_json
+from harness.contributing.attached import breaches_of_norm_maps
+from harness.contributing.configurations import breaches_of_configuration
+from harness.contributing.history import History, faults_of_history, history_of
+from harness.contributing.judging_again import check_distances
+from harness.contributing.plausibility import (
+    AS_MADE,
+    breaches_of_bench,
+    breaches_of_date,
+    breaches_of_evaluation,
+    breaches_of_run,
+    remarks_of,
+)
+from harness.contributing.recounting import Recounting
+from harness.contributing.texts import breaches_of_texts
+from harness.contributing.twins import Traits, faults_of_twins, traits_of_evaluation, traits_of_run
+from harness.contributing.verdict import Breach, Fault, Remark, Verdict
+from harness.errors import UserError
+from harness.evaluation_store import StoredEvaluation, read_each_evaluation
+from harness.published import read_published
+from harness.records import Provenance, RunRecord
+from harness.store import Problem, Stored, content_of, read_in_place
+from harness.withdrawals import Withdrawal, read_withdrawals
+
+MOST_FILES: Final = 1_000
+
+# What configuration's fault it is that nothing can be counted of it.
+_UNCOUNTABLE: Final = ("backbone", "configuration")
+
+
+def validate(
+    paths: Sequence[Path], results: Path, *, base: str | None = None, references: Path = Path("references")
+) -> Verdict:
+    """Every rule of `harness.contributing.rules` over these files, or over the whole results folder without any.
+
+    `base` is the branch or commit whose results must still be there as they were, None for origin/main or main where
+    the checkout has one.  No code of a submission is imported or run.  Raises UserError for a path that there is not or
+    that lies elsewhere, and for a base that git does not know.
+    """
+    history = history_of(results, base)
+    tree = places.walk(results, history.tracked if history else None)
+    checking = _Checking(results, references, history, tree, _scope(paths, results))
+    return checking.verdict()
+
+
+@dataclass
+class _Checking:
+    """One validation.  `scope` says which paths below the results are asked about; others are only compared with."""
+
+    results: Path
+    references: Path
+    history: History | None
+    tree: places.Tree
+    scope: Callable[[str], bool]
+    faults: list[Fault] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
+    traits: list[Traits] = field(default_factory=list)
+    commits: dict[str, str] = field(default_factory=dict)
+    configurations: dict[str, tuple[Breach, ...]] = field(default_factory=dict)
+    without_moments: int = 0
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        self.recounting = Recounting(self.results)
+        self.files = frozenset(self.tree.files)
+        self.committed = self.history.committed if self.history else frozenset[str]()
+
+    def verdict(self) -> Verdict:
+        """Look at everything once."""
+        self.faults += [fault for fault in self.tree.faults if self.scope(fault.record or fault.path)]
+        withdrawn = self._withdrawals()
+        named = frozenset(itertools.chain.from_iterable(self._run(name, withdrawn) for name in self._records()))
+        self.faults += [fault for fault in places.unnamed(self.tree.files, named) if self.scope(fault.path)]
+        self._evaluations(withdrawn)
+        self._benches()
+        self._published()
+        self.faults += [fault for fault in faults_of_twins(self.traits) if self.scope(fault.path)]
+        self._history(withdrawn)
+        self._count_files()
+        self.recounting.keep()
+        checked = [name for name in self.tree.files if self.scope(name)]
+        return Verdict(tuple(dict.fromkeys(self.faults)), tuple(self._all_remarks()), checked)
+
+    def _records(self) -> Iterator[str]:
+        return (name for name in self.tree.files if places.RECORD.fullmatch(name))
+
+    def _run(self, name: str, withdrawn: dict[str, Withdrawal]) -> Iterator[str]:
+        """Check a run's record; returns the files that it names."""
+        path = self.results / name
+        beside = [places.beside(name, ending) for ending in (".png", ".moments.safetensors", ".norms.safetensors")]
+        if name in withdrawn:
+            yield from beside
+            return
+        found = read_in_place(self.results, path)
+        if isinstance(found, Problem):
+            yield from beside
+            self._add(name, [Breach(found.rule, found.reason, AS_MADE)])
+            return
+        record = found.record
+        wanted = (record.samples, record.moments, record.norm_maps)
+        yield from (file for file, what in zip(beside, wanted, strict=True) if what is not None)
+        self.traits.append(traits_of_run(name, record, known=name in self.committed))
+        if self.scope(name):
+            self._add(name, self._breaches(name, found))
+            self._note(name, record.provenance)
+
+    def _breaches(self, name: str, stored: Stored) -> Iterator[Breach]:
+        record, path = stored.record, stored.path
+        content = content_of(path)
+        if isinstance(content, bytes):
+            yield from breaches_of_texts(content)
+        yield from breaches_of_run(record, self.now)
+        arm_id = stored.identity.arm_id
+        if arm_id not in self.configurations:
+            self.configurations[arm_id] = tuple(breaches_of_configuration(record.config))
+        unfit = self.configurations[arm_id]
+        yield from unfit
+        if record.config.third_party is not None:
+            told = record.config.third_party.file
+            self._remark(
+                name, f"its backbone is a third party's ({told}): parameters and GFLOPs were not counted again"
+            )
+        elif not any(breach.rule in _UNCOUNTABLE for breach in unfit):
+            yield from self.recounting.breaches(record, arm_id)
+        yield from self._beside(name, record, path)
+
+    def _beside(self, name: str, record: RunRecord, path: Path) -> Iterator[Breach]:
+        """The picture and the attachments."""
+        if record.samples is not None:
+            yield from pictures.breaches_of_picture(
+                record, path, content_of(path.with_suffix(".png"), pictures.MOST_BYTES)
+            )
+        if record.norm_maps is not None and self._is_sound(places.beside(name, ".norms.safetensors")):
+            yield from breaches_of_norm_maps(record, path)
+        moments = places.beside(name, ".moments.safetensors")
+        if record.moments is None or not path_beside(path, "moments").exists():
+            self.without_moments += record.status == "finished"
+        elif self._is_sound(moments):
+            for found in check_distances(record, path, self.references):
+                if isinstance(found, Breach):
+                    yield found
+                else:
+                    self._remark(name, found)
+
+    def _is_sound(self, name: str) -> bool:
+        """Whether a file may be opened: those of a wrong size or kind are refused unread."""
+        return not any(fault.path == name for fault in self.tree.faults)
+
+    def _evaluations(self, withdrawn: dict[str, Withdrawal]) -> None:
+        for found in read_each_evaluation(self.results):
+            name = self._name(found.path)
+            if name in withdrawn or name not in self.files:
+                continue
+            if isinstance(found, StoredEvaluation):
+                self.traits.append(traits_of_evaluation(name, found.record, known=name in self.committed))
+            if self.scope(name):
+                self._plain(name, found, self._breaches_of_evaluation(found))
+
+    def _breaches_of_evaluation(self, found: StoredEvaluation | Problem) -> Iterator[Breach]:
+        assert isinstance(found, StoredEvaluation), "what was read"
+        yield from breaches_of_evaluation(found.record, self.now)
+        yield from _of_name(found.path, found.record.created, found.record.evaluation_id)
+
+    def _benches(self) -> None:
+        stored, problems = read_benches(self.results)
+        each: list[StoredBench | Problem] = [*stored, *problems]
+        for found in each:
+            name = self._name(found.path)
+            if name in self.files and self.scope(name):
+                self._plain(name, found, self._breaches_of_bench(found))
+
+    def _breaches_of_bench(self, found: StoredBench | Problem) -> Iterator[Breach]:
+        assert isinstance(found, StoredBench), "what was read"
+        yield from breaches_of_bench(found.record.created, found.record.provenance, self.now)
+        yield from _of_name(found.path, found.record.created, found.record.digest)
+
+    def _plain(self, name: str, found: StoredEvaluation | StoredBench | Problem, breaches: Iterable[Breach]) -> None:
+        """Check a record of another kind than a run's, whose `breaches` are asked for where it can be read."""
+        if self._is_plain_json(name):
+            if isinstance(found, Problem):
+                self._add(name, [Breach(found.rule, found.reason, AS_MADE)])
+            else:
+                self._add(name, breaches)
+                self._note(name, found.record.provenance)
+
+    def _published(self) -> None:
+        read = {name: self._is_plain_json(name) for name in self.tree.files if name.startswith("published/")}
+        for path, reason in read_published(self.results).problems:
+            name = self._name(path)
+            if self.scope(name) and read.get(name):
+                self._add(name, [Breach("schema", reason, "write down what the source prints, as the others are")])
+
+    def _withdrawals(self) -> dict[str, Withdrawal]:
+        """Those that hold, by the record that they withdraw."""
+        good, bad = read_withdrawals(self.results)
+        for unfit in bad:
+            name = self._name(unfit.path)
+            if self.scope(name):
+                remedy = "`python -m harness withdraw RECORD --reason TEXT` writes a good one"
+                self._add(name, [Breach("withdrawal", unfit.reason, remedy)])
+        for stored in good:
+            name, withdrawal = self._name(stored.path), stored.withdrawal
+            if self.scope(name) and self._is_plain_json(name):
+                self._add(name, breaches_of_date(withdrawal.created, self.now))
+                self._add(name, self._record_of(name, withdrawal))
+        return {stored.withdrawal.path: stored.withdrawal for stored in good}
+
+    def _record_of(self, name: str, withdrawal: Withdrawal) -> Iterator[Breach]:
+        """Whether there is, or was, what is withdrawn."""
+        if (self.results / withdrawal.path).is_file() or name in self.committed:
+            return
+        if self.history is None or self.history.base is None:
+            self._remark(name, f"{withdrawal.path} is not here, and no history says whether it was")
+        elif self.history.sha256_at_base(withdrawal.path) != withdrawal.sha256:
+            yield Breach("withdrawal", f"there never was a record {withdrawal.path} of those bytes", "name one")
+
+    def _history(self, withdrawn: dict[str, Withdrawal]) -> None:
+        if self.history is None or self.history.base is None:
+            self._remark(".", "no branch to compare with: whether committed results stayed as they were is not checked")
+            return
+        self.faults += [fault for fault in faults_of_history(self.history, withdrawn) if self.scope(fault.path)]
+        for commit in self.history.unknown_commits(self.commits):
+            self._remark(self.commits[commit], f"commit {commit[:12]}, which made it, is not in this history")
+
+    def _count_files(self) -> None:
+        """A submission is what is not committed yet."""
+        if self.history is None or self.history.base is None:
+            return
+        new = [name for name in self.tree.files if name not in self.committed and self.scope(name)]
+        if len(new) > MOST_FILES:
+            problem = f"the submission adds {len(new):,} files, and may have {MOST_FILES:,}"
+            self.faults.append(Fault(".", "size", problem, "submit it in several parts", "."))
+
+    def _is_plain_json(self, name: str) -> bool:
+        """Whether a file other than a run's is JSON without tricks, and its texts are plain; says what is wrong."""
+        content = content_of(self.results / name)
+        if isinstance(content, Problem):
+            self._add(name, [Breach(content.rule, content.reason, AS_MADE)])
+            return False
+        if problem := strict_json.problem_of(content):
+            self._add(name, [Breach("json", problem, AS_MADE)])
+            return False
+        self._add(name, breaches_of_texts(content))
+        return True
+
+    def _note(self, name: str, provenance: Provenance) -> None:
+        for words in remarks_of(provenance):
+            self._remark(name, words)
+        if provenance.commit is not None:
+            self.commits.setdefault(provenance.commit, name)
+
+    def _add(self, name: str, breaches: Iterable[Breach]) -> None:
+        self.faults += [Fault(name, each.rule, each.problem, each.remedy, name) for each in breaches]
+
+    def _remark(self, name: str, says: str) -> None:
+        self.remarks.append(Remark(name, says))
+
+    def _all_remarks(self) -> Iterator[Remark]:
+        yield from self.remarks
+        if self.without_moments:
+            says = f"{self.without_moments} runs came without moments: their distances are as recorded, not verified"
+            yield Remark("measured", says)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.results).as_posix()
+
+
+def _scope(paths: Sequence[Path], results: Path) -> Callable[[str], bool]:
+    """Which paths below the results are meant: a picture means its record too, a folder all that is in it."""
+    if not paths:
+        return lambda _: True
+    whole = results.absolute()
+    meant = set()
+    for path in paths:
+        absolute = path.absolute()
+        if not absolute.is_relative_to(whole) or ".." in path.parts:
+            raise UserError(
+                f"{path} does not lie below {results}", "name files of the results, and --results their folder"
+            )
+        if not path.exists() and not path.is_symlink():
+            raise UserError(f"there is no {path}", "name files or folders below the results")
+        meant.add(absolute.relative_to(whole).as_posix())
+    names = {places.owner_of(name) for name in meant} | meant
+
+    def is_meant(name: str) -> bool:
+        inside = any(folder == "." or name.startswith(f"{folder}/") for folder in meant)
+        return inside or name in names or places.owner_of(name) in names
+
+    return is_meant
+
+
+def _of_name(path: Path, created: datetime, identity: str) -> Iterator[Breach]:
+    """Records of all kinds are called after when they were created, and what they are."""
+    due = f"{created:%Y%m%dT%H%M%S%fZ}-{identity}"
+    if path.stem != due:
+        yield Breach("name", f"it is called {path.stem}, and by what it says {due}", "call it that")

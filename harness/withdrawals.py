@@ -1,0 +1,140 @@
+"""Take a record back: it stays where it lies, and a file beside the results says why it no longer counts (no torch)."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from harness.contributing import strict_json
+from harness.errors import UserError
+from harness.files import sha256_of, write_new
+from harness.frozen import Frozen
+
+WITHDRAWN = "withdrawn"
+FEWEST_CHARACTERS, MOST_CHARACTERS = 10, 2000
+
+# Whose records may be withdrawn: `results/measured/<task>/<backbone>/`, and `results/evaluations/`.
+_PATH = r"^(measured/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+|evaluations)/[0-9]{8}T[0-9]{12}Z-[0-9a-f]{12}\.json$"
+
+
+class Withdrawal(Frozen):
+    """Why one record no longer counts.  `path` is below the results, `sha256` that of the record's bytes."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["withdrawal"] = "withdrawal"
+    path: str = Field(pattern=_PATH)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    reason: Annotated[str, Field(min_length=FEWEST_CHARACTERS, max_length=MOST_CHARACTERS)]
+    created: datetime
+
+    @property
+    def record_id(self) -> str:
+        """The record's name."""
+        return PurePosixPath(self.path).stem
+
+
+@dataclass(frozen=True)
+class StoredWithdrawal:
+    """A withdrawal and the file that it was read from."""
+
+    withdrawal: Withdrawal
+    path: Path
+
+
+@dataclass(frozen=True)
+class BadWithdrawal:
+    """A file that withdraws nothing, and why.  The record that it means counts on."""
+
+    path: Path
+    reason: str
+
+
+def withdraw(results: Path, record: Path, reason: str) -> Path:
+    """Withdraw the record in this file, below `results`; returns the new file's path.
+
+    Raises UserError where it is no record's file, has been withdrawn, or the reason is too short to help anybody.
+    """
+    path = place_of(results, record)
+    if not FEWEST_CHARACTERS <= len(reason.strip()) <= MOST_CHARACTERS:
+        raise UserError(
+            f"a reason has {FEWEST_CHARACTERS} to {MOST_CHARACTERS} characters, not {len(reason.strip())}",
+            "say what is wrong with the record, so that a reader need not ask",
+        )
+    try:
+        withdrawal = Withdrawal(
+            path=path, sha256=sha256_of(results / path), reason=reason.strip(), created=datetime.now(UTC)
+        )
+    except ValidationError as error:
+        raise UserError(f"{record} is called as no record is", "name a file below measured/ or evaluations/") from error
+    place = results / WITHDRAWN / f"{withdrawal.record_id}.json"
+    if place.exists():
+        raise UserError(f"{record} has been withdrawn already: {place}", "nothing is left to do")
+    write_new(place, (withdrawal.model_dump_json(indent=1) + "\n").encode())
+    return place
+
+
+def place_of(results: Path, record: Path) -> str:
+    """A record's path below the results.  Raises UserError for a file that lies elsewhere, or that there is not."""
+    if not record.is_file():
+        raise UserError(f"there is no file {record}", "name the record's file: the `path` that `index` lists")
+    try:
+        return record.resolve().relative_to(results.resolve()).as_posix()
+    except ValueError as error:
+        raise UserError(f"{record} does not lie below {results}", "name its folder by --results") from error
+
+
+def read_withdrawals(results: Path) -> tuple[list[StoredWithdrawal], list[BadWithdrawal]]:
+    """Every withdrawal that holds, in the order of their names, and every file that is none."""
+    each = [_read(results, path) for path in sorted((results / WITHDRAWN).glob("*.json"))]
+    good = [e for e in each if isinstance(e, StoredWithdrawal)]
+    return good, [e for e in each if isinstance(e, BadWithdrawal)]
+
+
+def withdrawn_paths(results: Path) -> frozenset[Path]:
+    """The files of records that no longer count."""
+    return frozenset(results / stored.withdrawal.path for stored in read_withdrawals(results)[0])
+
+
+def is_withdrawn(results: Path, record: Path) -> bool:
+    """Whether this one record no longer counts."""
+    path = results / WITHDRAWN / record.name
+    found = _read(results, path) if path.exists() else None
+    return isinstance(found, StoredWithdrawal) and results / found.withdrawal.path == record
+
+
+def _read(results: Path, path: Path) -> StoredWithdrawal | BadWithdrawal:
+    try:
+        content = path.read_bytes()
+        withdrawal = Withdrawal.model_validate_json(content)
+    except OSError as error:
+        return BadWithdrawal(path, error.strerror or str(error))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return BadWithdrawal(path, f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg']}")
+    return next((BadWithdrawal(path, reason) for reason in _reasons(results, path, content, withdrawal)), None) or (
+        StoredWithdrawal(withdrawal, path)
+    )
+
+
+def _reasons(results: Path, path: Path, content: bytes, withdrawal: Withdrawal) -> Iterator[str]:
+    """Why a withdrawal does not hold."""
+    if reason := strict_json.problem_of(content):
+        yield reason
+    if path.is_symlink():
+        yield "it is a link, and not a file of its own"
+    if path.stem != withdrawal.record_id:
+        yield f"the file's name is not that of the record which it withdraws, {withdrawal.record_id}"
+    if withdrawal.created.tzinfo is None:
+        yield "created has no time zone"
+    record = results / withdrawal.path
+    if record.is_file() and _digest(record, record.stat().st_mtime_ns) != withdrawal.sha256:
+        yield f"it withdraws other bytes than {withdrawal.path} has"
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: Path, _changed: int) -> str:
+    return sha256_of(path)
