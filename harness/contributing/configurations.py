@@ -1,5 +1,6 @@
 """Whether a configuration is one that `resolve` could have made: known names, and dimensions that fit (no torch)."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ LARGEST: Final = 100_000
 DEEPEST, MOST_TOKENS, MOST_POINTS, LONGEST_RESPACING = 512, 65_536, 10_000, 100
 MOST_CLASSES, WIDEST_FACTOR = 1_000_000, 64.0
 
+_PYTHON_FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,80}\.py")
 _REMEDY: Final = "submit a run that `python -m harness run` made from its flags"
 _STAGES: Final = tuple(
     name for name in RegisterConfig.model_fields if name not in ("preset", "encoder", "absent_stages", "native_tokens")
@@ -90,12 +92,15 @@ def _sampling(config: RunConfig) -> Iterator[Breach]:
 def _third_party(config: RunConfig) -> Iterator[Breach]:
     told = config.third_party
     assert told is not None, "a third party's"
-    if not told.file.endswith(".py") or not told.file[:-3].replace("_", "").isalnum() or not told.file.isascii():
+    if not _PYTHON_FILE.fullmatch(told.file):
         yield Breach("backbone", f"{told.file[:80]!a} is not the name of a third party's file", _REMEDY)
     if len(told.sha256) != 64 or not set(told.sha256) <= set("0123456789abcdef"):
         yield Breach("backbone", "the digest of the third party's file is not 64 hexadecimal digits", _REMEDY)
-    if config.backbone in registry.families():
-        yield Breach("backbone", f"{config.backbone} is a backbone of this project, and no third party's", _REMEDY)
+    try:
+        registry.require_new_name(config.backbone)
+    except UserError as error:
+        remedy = "withdraw the record where the file has become the project's own since, and run that; else rename it"
+        yield Breach("backbone", f"a third party's cannot be called so: {error.problem}", remedy)
 
 
 def _too_large(dimensions: Mapping[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""The pages of the board: each file has `show(view)`, which draws one.  Streamlit would take a folder called pages for its own."""
+"""The pages of the board, each with `show(view)`: a folder called pages would be taken for Streamlit's own kind."""

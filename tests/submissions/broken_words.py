@@ -141,7 +141,7 @@ CASES: dict[str, Case] = {
         "no register preset",
         _config(lambda c: c["registers"].update(preset="best")),
     ),
-    "a third party's under our name": ("backbone", "no third party's", _third_party("mine.py", "sit")),
+    "a third party's under our name": ("backbone", "cannot be called so", _third_party("mine.py", "sit")),
     "a third party's file elsewhere": ("backbone", "not the name", _third_party("../mine.py", "mine")),
     "registers that are called none": ("configuration", "called none", _config(_smuggled)),
     "heads that do not divide": (
