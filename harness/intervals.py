@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 FEWEST = 2
@@ -62,13 +62,13 @@ def over_seeds(mean: float, deviation: float, pairs: int) -> Interval | None:
     """The interval of a mean of paired differences with this sample standard deviation; None for fewer than two."""
     if pairs < FEWEST or math.isnan(deviation):
         return None
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, pairs - 1))
+    quantile = float(special.stdtrit(pairs - 1, (1 + CONFIDENCE) / 2))
     return Interval(mean, quantile * deviation / math.sqrt(pairs), pairs, "seeds")
 
 
 def of_one_pair(value: float, base: float, variation: float = PUBLISHED_VARIATION) -> Interval:
     """The interval of `value` - `base`, one training each, whose values vary by `variation` of themselves."""
-    quantile = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    quantile = float(special.ndtri((1 + CONFIDENCE) / 2))
     return Interval(value - base, quantile * variation * math.hypot(value, base), 1, "prior")
 
 

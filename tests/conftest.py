@@ -14,7 +14,7 @@ LONGEST = {
     "test_sweep_local",
     "test_resume",
     "test_distributed",
-    "test_new_backbone",
+    "test_docs",
     "test_cli",
     "test_fault_campaign",
 }
@@ -24,6 +24,7 @@ GOLDENS = [Path(__file__).parent / "goldens" / name for name in ("backbones", "e
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--goldens", type=Path, help="a golden directory (default: the two in tests/)")
     parser.addoption("--board-picture", help="where to keep a screenshot of the board on the committed results")
+    parser.addoption("--board-pictures", type=Path, help="a folder for screenshots of all its pages on those results")
     parser.addoption("--backbones", type=Path, help="a folder of further backbone files to review")
     parser.addoption("--goldens-strict", action="store_true", help="fail on families that are not implemented yet")
 
@@ -32,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     further = config.getoption("--backbones")
     if further is not None:
         baselines.__path__.append(str(further))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whoever asks for the cluster does not wait until all other files are imported."""
+    if config.option.markexpr != "slurm" or collection_path.suffix != ".py":
+        return None
+    return "pytest.mark.slurm" not in collection_path.read_text() or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

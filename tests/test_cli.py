@@ -1,6 +1,7 @@
 """The command line, as a researcher uses it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ from PIL import Image
 from harness.data import digits
 from harness.records import RunRecord
 from harness.registers import DenoiserRegisters, RegisterConfig
-from tests.builders import harness, image_folder, quick_words
+from tests.builders import Said, harness, harness_afresh, image_folder, quick_words
 
 
-@pytest.mark.parametrize(("backbone", "registers"), [("sit", "dsr"), ("dit", "denoiser")])
-def test_run_trains_measures_stores_and_tells(tmp_path: Path, backbone: str, registers: str) -> None:
-    none = harness(*quick_words(backbone, "none"), cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("backbone", "registers", "start"), [("sit", "dsr", harness_afresh), ("dit", "denoiser", harness)]
+)
+def test_run_trains_measures_stores_and_tells(
+    tmp_path: Path, backbone: str, registers: str, start: Callable[..., Said]
+) -> None:
+    none = start(*quick_words(backbone, "none"), cwd=tmp_path)
     assert none.code == 0, none.err
     said = harness(*quick_words(backbone, registers), cwd=tmp_path)
     assert said.code == 0, said.err

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 from harness import data
@@ -44,6 +45,9 @@ def test_the_digits_are_the_real_ones() -> None:
     assert images.pixels(np.array([0])).shape == (1, 1, 8, 8)
     assert (images.pixels(np.arange(1797)).min(), images.pixels(np.arange(1797)).max()) == (0, 255)
     assert np.bincount(images.labels).min() > 170
+    theirs = load_digits()
+    assert np.array_equal(images.pixels(np.arange(1797))[:, 0], np.round(theirs.images * (255 / 16)).astype(np.uint8))
+    assert np.array_equal(images.labels, theirs.target)
 
 
 def test_every_epoch_sees_every_image_once(tmp_path: Path) -> None:

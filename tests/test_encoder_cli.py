@@ -12,7 +12,7 @@ from harness.cli import BAD_INPUT, main
 from harness.encoder_folder import encoder_named
 from harness.resolve import Request, resolve, resolve_network
 from harness.spec import Execution, RaeLatents
-from tests.builders import QUICK, Said, harness, image_folder
+from tests.builders import QUICK, Said, harness, harness_afresh, image_folder
 from tests.encoder_builders import encoder_folder, image_files
 
 SHORT = [word for change in (*QUICK, "sampler.points=3", "protocol.num_images=30") for word in ("--set", change)]
@@ -197,7 +197,7 @@ def test_missing_weights_are_named_once_and_leave_nothing(tmp_path: Path, monkey
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     image_files(tmp_path / "images", 2)
-    said = harness("probe", "--encoder", "siglip2-b", "--data", "images", cwd=tmp_path)
+    said = harness_afresh("probe", "--encoder", "siglip2-b", "--data", "images", cwd=tmp_path)
     assert said.code == 2
     assert said.err.count("error:") == 1
     for word in ("google/siglip2-base-patch16-256", "--encoder-weights", "model.safetensors"):

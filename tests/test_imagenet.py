@@ -13,7 +13,7 @@ from harness.build import build
 from harness.resolve import Request, resolve
 from harness.run import run
 from harness.spec import Execution
-from tests.builders import STAND_IN, harness, image_folder, quick_config, quick_words
+from tests.builders import STAND_IN, harness, harness_afresh, image_folder, quick_config, quick_words
 
 SMALL = (
     "network.width=16",
@@ -126,7 +126,7 @@ def test_twenty_images_go_all_the_way(tmp_path: Path, backbone: str) -> None:
 def test_an_encoder_that_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     words = ["--task", "imagenet256", "--data", str(_imagenet(tmp_path)), "--size", "tiny"]
-    said = harness("run", "--backbone", "rae-dit", *words, cwd=tmp_path)
+    said = harness_afresh("run", "--backbone", "rae-dit", *words, cwd=tmp_path)
     assert said.code == 2
     assert "google/siglip2-base-patch16-256" in said.err
     assert "--encoder-weights" in said.err

@@ -1,8 +1,6 @@
 """A run may be killed at any moment: it goes on, and ends with the same bytes."""
 
 import json
-import multiprocessing
-import multiprocessing.process
 import os
 import random
 import sys
@@ -19,6 +17,7 @@ from harness.cli import main
 from harness.run import run
 from harness.spec import RunConfig
 from tests.builders import quick_config, quick_words, sampled
+from tests.nursery import Forked, fork
 
 KILLS = 10
 STEPS = 200
@@ -29,16 +28,9 @@ def _bytes(config: RunConfig) -> tuple[bytes, bytes]:
     return (folder / "weights.safetensors").read_bytes(), (folder / "samples.npz").read_bytes()
 
 
-# Processes are forked from one that has imported torch already.
-NURSERY = multiprocessing.get_context("forkserver")
-NURSERY.set_forkserver_preload(["harness.perform", "harness.report", "sklearn.datasets"])
-
-
-def _start(place: Path, registers: str) -> multiprocessing.process.BaseProcess:
+def _start(place: Path, registers: str) -> Forked:
     words = [*quick_words("sit", registers, f"recipe.steps={STEPS}"), "--seed", "3", "--device", "cpu"]
-    process = NURSERY.Process(target=_work, args=(place, words))
-    process.start()
-    return process
+    return fork(_work, place, words)
 
 
 def _work(place: Path, words: list[str]) -> None:
@@ -60,15 +52,13 @@ def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
     for _ in range(KILLS):
         process = _start(broken, "dsr")
         before = set(checkpoints.glob("*.pt"))
-        while process.is_alive() and set(checkpoints.glob("*.pt")) == before:
+        while process.poll() is None and set(checkpoints.glob("*.pt")) == before:
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.25))
         process.kill()
-        process.join()
+        process.wait()
         reached.append(max((int(f.stem.split("-")[1]) for f in checkpoints.glob("step-*-*.pt")), default=0))
-    process = _start(broken, "dsr")
-    process.join()
-    assert process.exitcode == 0
+    assert _start(broken, "dsr").wait() == 0
     assert reached == sorted(reached)
     assert reached[0] < STEPS, "the first kill came too late to show anything"
     assert _bytes(config) == _bytes(config.model_copy(update={"execution": _in(config, broken)}))

@@ -4,6 +4,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness.latents import plain_codec
 from harness.source import Source
 from harness.spec import RaeLatents, RunConfig
 from harness.train import Training, train
+from tests.nursery import NURSERY
 
 # What every process does: returns something that can be pickled.
 Work = Callable[[RunConfig, World], Any]
@@ -33,9 +35,8 @@ def together(work: Work, configs: Sequence[RunConfig], place: Path, processes: i
     """
     place.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    multiprocessing.start_processes(  # type: ignore[attr-defined, no-untyped-call]
-        _work, args=(work, list(configs), place, (processes, port)), nprocs=processes, start_method="spawn"
-    )
+    start = partial(multiprocessing.start_processes, start_method=NURSERY.get_start_method())  # type: ignore[attr-defined]
+    start(_work, args=(work, list(configs), place, (processes, port)), nprocs=processes)
     found: list[Any] = torch.load(place / "found.pt", weights_only=False)
     return found
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from harness import workspace
 from harness.lease import holder
 from harness.store import MEASURED
 from tests.faults.trials import Trial
+from tests.nursery import fork
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180.0
@@ -23,14 +23,6 @@ POLLED_EVERY = 0.002
 
 # In their order.  "saving" comes back with every checkpoint.
 PHASES = ("starting", "preparing", "training", "saving", "sampling", "judging", "publishing", "indexing")
-
-# Processes are forked from one that has imported torch already: a start then takes a moment, not many seconds.
-NURSERY = multiprocessing.get_context("forkserver")
-NURSERY.set_forkserver_preload(
-    ["harness.perform", "harness.report", "harness.digits_judge", "sklearn.datasets", "PIL.PngImagePlugin"]
-    + [f"baselines.{family}" for family in ("dit", "jit", "rae_dit", "sit")]
-    + ["dsr", "harness.launch_settings", "tests.faults.writers"]
-)
 
 _COUNT = itertools.count()
 
@@ -138,10 +130,8 @@ def _fresh(words: Sequence[str], log: Path) -> tuple[int, Callable[[], int | Non
 
 def _forked(words: Sequence[str], log: Path) -> tuple[int, Callable[[], int | None]]:
     log.touch()
-    process = NURSERY.Process(target=carry_out, args=(words, log))
-    process.start()
-    assert process.pid is not None, "a process without a number"
-    return process.pid, lambda: process.exitcode
+    process = fork(carry_out, words, log)
+    return process.pid, process.poll
 
 
 def _written(path: Path) -> float:

@@ -19,9 +19,9 @@ from harness.spec import RunConfig
 from tests.builders import quick_config
 from tests.faults.campaign import Campaign
 from tests.faults.checker import Fault, faults_of_results, leftovers
-from tests.faults.commands import NURSERY
 from tests.faults.figures import Figures
 from tests.faults.trials import Trial
+from tests.nursery import NURSERY
 from tests.test_store import make_record
 
 WRITERS, READERS = 8, 2
