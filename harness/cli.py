@@ -308,7 +308,7 @@ def _board(options: argparse.Namespace) -> None:
     if options.export:
         from leaderboard.export import export
 
-        export(Path(options.results), options.export)
+        print(export(Path(options.results), options.export))
         return
     from harness.board import serve
 

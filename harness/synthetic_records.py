@@ -45,7 +45,7 @@ def _another(record: RunRecord, index: int, seed: int, draw: random.Random) -> R
     return record.model_copy(
         update={
             "run_id": config.run_id,
-            "created": record.created + timedelta(seconds=index),
+            "created": record.created - timedelta(seconds=index),  # never in the future
             "config": config,
             "circumstances": record.circumstances.model_copy(update={"seed": seed}),
             "measurements": tuple(_moved(measurement, draw) for measurement in record.measurements),
@@ -55,7 +55,9 @@ def _another(record: RunRecord, index: int, seed: int, draw: random.Random) -> R
 
 
 def _moved(measurement: Measurement, draw: random.Random) -> Measurement:
-    """Another value of what was judged; what was counted stays."""
-    if measurement.basis is None:
+    """Another value of what was judged, within its bounds; what was counted, or follows from statistics, stays."""
+    if measurement.basis is None or measurement.basis.extractor is None:
         return measurement
-    return measurement.model_copy(update={"value": measurement.value * draw.uniform(1 - SPREAD, 1 + SPREAD)})
+    value = measurement.value * draw.uniform(1 - SPREAD, 1 + SPREAD)
+    most = 1.0 if measurement.unit.startswith("share") else value
+    return measurement.model_copy(update={"value": min(value, most)})

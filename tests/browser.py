@@ -23,9 +23,19 @@ DESKTOP, PHONE = {"width": 1440, "height": 1800}, {"width": 390, "height": 1600}
 PATIENCE = 60_000
 UNTIL_IT_LISTENS = 180.0
 
-# What Streamlit's page says of itself while a script runs; and what is drawn where one broke.
-AT_REST = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+# What Streamlit draws where a script broke.
 BROKEN = '[data-testid="stException"]'
+
+# True once no script runs and nothing on the page has changed for a while: parts of it are loaded when they are needed.
+_AT_REST = """() => {
+  const app = document.querySelector('[data-testid="stApp"]');
+  const now = document.body.innerText + document.querySelectorAll("*").length + location.href;
+  if (app?.dataset.testScriptState !== "notRunning" || now !== window.seenAtRest) {
+    window.seenAtRest = now;
+    window.restsSince = performance.now();
+  }
+  return performance.now() - window.restsSince > 700;
+}"""
 
 # Streamlit asks for its own service below the address of a page first, and is told that it lies elsewhere.
 _ELSEWHERE = re.compile(r"/\w+/_stcore/")
@@ -86,13 +96,15 @@ class Reader:
         self.rest()
 
     def rest(self) -> None:
-        """Wait until the page's script has run; it must not have broken."""
-        self.page.locator(AT_REST).wait_for()
+        """Wait until the page's script has run and all is drawn; it must not have broken."""
+        self.page.evaluate("() => { window.seenAtRest = null; window.restsSince = performance.now(); }")
+        self.page.wait_for_function(_AT_REST, polling=200)
         assert self.page.locator(BROKEN).count() == 0, self.page.locator(BROKEN).first.inner_text()
 
-    def text(self) -> str:
-        """What the page says, without the sidebar."""
-        return str(self.page.locator('[data-testid="stMainBlockContainer"]').inner_text())
+    def said(self) -> list[str]:
+        """What the page says in words, without the sidebar, tables and charts."""
+        words = self.page.locator('[data-testid="stMainBlockContainer"] [data-testid="stMarkdownContainer"]:visible')
+        return list(words.all_inner_texts())
 
     def close(self) -> None:
         """Leave."""

@@ -145,7 +145,7 @@ def test_the_store_and_the_board_are_benched_on_synthetic_records(
     assert found["memory"] >= found["idle_memory"] > 0
     assert main(["bench", "board", "--records", "4", "--results", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert all(question in said for question in ("runs", "arms with intervals", "every newest value"))
+    assert all(question in said for question in ("runs", "arms with intervals", "start to first table", "Compare"))
 
 
 def test_synthetic_records_are_valid_and_find_their_matched_arm(tmp_path: Path) -> None:
