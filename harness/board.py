@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import leaderboard
-from harness.database import rebuild
+from harness.database import is_current, rebuild
 from harness.errors import UserError
 from harness.progress import say
 
@@ -16,12 +16,20 @@ THEME = {"theme.light.primaryColor": "#1B6CA8", "theme.dark.primaryColor": "#5BA
 
 
 def serve(results: Path, *, port: int, address: str, headless: bool) -> None:
-    """Rebuild the database and serve the page until interrupted.  Raises UserError where the port is taken."""
+    """Rebuild an old database, and serve the pages until interrupted.  Raises UserError where the port is taken."""
     if not results.is_dir():
         raise UserError(f"there is no folder {results} with results", "run something first, or name it by --results")
     _require_free(address, port)
-    for problem in rebuild(results).problems:
-        say(f"left out: {problem.path}: {problem.reason}")
+    if not is_current(results):
+        for problem in rebuild(results).problems:
+            say(f"left out: {problem.path}: {problem.reason}")
+    code = subprocess.call(server_command(results, port=port, address=address, headless=headless))
+    if code > 0:
+        raise UserError(f"the board's server stopped with code {code}", "its own message stands above")
+
+
+def server_command(results: Path, *, port: int, address: str, headless: bool) -> list[str]:
+    """What starts the server of a database that is there."""
     app = Path(leaderboard.__file__).with_name("app.py")
     options = {
         "server.port": port,
@@ -34,10 +42,7 @@ def serve(results: Path, *, port: int, address: str, headless: bool) -> None:
         **THEME,
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", str(results.resolve())]
-    code = subprocess.call(command)
-    if code > 0:
-        raise UserError(f"the board's server stopped with code {code}", "its own message stands above")
+    return [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", str(results.resolve())]
 
 
 def _require_free(address: str, port: int) -> None:

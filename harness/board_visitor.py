@@ -2,7 +2,6 @@
 
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.sync.client import ClientConnection, connect
 
-import leaderboard
+from harness.board import server_command
 from harness.errors import UserError
 
 PATIENCE: Final = 60.0
@@ -96,11 +95,8 @@ class Server:
 @contextmanager
 def served(results: Path) -> Iterator[Server]:
     """A server of its own over a database that there is.  Raises UserError where it does not come up."""
-    app = Path(leaderboard.__file__).with_name("app.py")
     port = _free_port()
-    options = ("headless=true", f"port={port}", "address=localhost", "fileWatcherType=none")
-    flags = [*(f"--server.{option}" for option in options), "--browser.gatherUsageStats=false"]
-    command = [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", str(results.resolve())]
+    command = server_command(results, port=port, address="localhost", headless=True)
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

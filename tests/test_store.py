@@ -334,3 +334,16 @@ def test_arms_are_means_over_seeds_with_paired_differences(tmp_path: Path) -> No
     arms = queries.arms(connection, _board(connection))
     arm = arms[(arms["backbone"] == "sit-tiny") & (arms["registers"] == "denoiser")].iloc[0]
     assert (arm["runs"], arm["mean"], arm["pairs"], arm["difference"]) == (2, 8.5, 2, -1.5)
+
+
+def test_a_database_is_current_until_something_it_is_made_from_changes(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    assert not database.is_current(results)
+    path = store.append(results, make_record(quick_config(tmp_path)), None)
+    database.rebuild(results)
+    assert database.is_current(results)
+    store.append(results, make_record(quick_config(tmp_path, seed=1)), None)
+    assert not database.is_current(results)
+    database.rebuild(results)
+    path.unlink()
+    assert not database.is_current(results)
