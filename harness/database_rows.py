@@ -1,5 +1,6 @@
 """What becomes of a record in the database: the columns of its tables, and their rows (no torch)."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
@@ -11,11 +12,13 @@ from pydantic import TypeAdapter
 from harness.attachments import present
 from harness.bench_records import BenchCase, StoredBench
 from harness.comparability import Basis, Key
+from harness.contributing.verdict import shown
 from harness.evaluation_records import EvaluationRecord
 from harness.evaluation_store import StoredEvaluation
 from harness.identity import Identity
 from harness.outlier_records import OutlierStatistics
 from harness.records import RunRecord
+from harness.registers import RegisterConfig
 from harness.spec import RunConfig
 from harness.stages import stages
 from harness.store import Problem, Stored
@@ -26,6 +29,7 @@ Columns = Mapping[str, str]
 
 # Of every table: column -> SQL type.  A run whose `moments` lie beside its record is verified: whoever merged it has
 # computed its distances again.  `third_party` is the file that its backbone came from, NULL for those of baselines/.
+# `treatment` is equal for arms that have the same registers, whatever their presets are called.
 RUNS: Final[Columns] = {
     "record_id": "VARCHAR",
     "run_id": "VARCHAR",
@@ -42,6 +46,7 @@ RUNS: Final[Columns] = {
     "backbone": "VARCHAR",
     "exact_name": "VARCHAR",
     "registers": "VARCHAR",
+    "treatment": "VARCHAR",
     "stages": "VARCHAR",
     "count": "INTEGER",
     "start_block": "INTEGER",
@@ -199,12 +204,19 @@ def _arm_cells(record: RunRecord) -> Row:
         "backbone": config.backbone,
         "exact_name": _exact_name(config),
         "registers": config.registers.preset,
+        "treatment": _treatment(config.registers),
         "stages": stages(config),
         "count": denoiser and denoiser.count,
         "start_block": denoiser and denoiser.start_block,
         "steps": config.training_steps,
         "third_party": config.third_party and config.third_party.file,
     }
+
+
+def _treatment(registers: RegisterConfig) -> str:
+    """The digest of what a preset became on a backbone: `dsr` without an encoder stage is `denoiser`."""
+    resolved = registers.model_dump_json(exclude={"preset", "absent_stages"})
+    return hashlib.sha256(resolved.encode()).hexdigest()[:12]
 
 
 def _exact_name(config: RunConfig) -> str:
@@ -338,7 +350,7 @@ def _case_cells(case: BenchCase) -> Row:
 
 def problem_row(results: Path, problem: Problem) -> Row:
     """The row of `problems`."""
-    return {"path": str(problem.path.relative_to(results)), "reason": problem.reason}
+    return {"path": shown(str(problem.path.relative_to(results))), "reason": problem.reason}
 
 
 def withdrawn_row(withdrawal: Withdrawal) -> Row:

@@ -8,7 +8,7 @@ import streamlit as st
 from leaderboard import queries
 from leaderboard.answers import cached
 from leaderboard.queries import Board
-from leaderboard.text import short
+from leaderboard.text import plain, short
 from leaderboard.view import View
 
 NO_RESULTS = "No results yet. Start with `python -m harness run --backbone sit --registers dsr`."
@@ -32,7 +32,8 @@ class Choice:
 def choose(view: View) -> Choice | None:
     """Draw the selectors; None, and a sentence in their place, where there are no results.
 
-    They stand in the address as `task`, `protocol` and `key`, and stay what they were on the way to another page.
+    Once one of them was chosen, or given by the address, all three stand there as `task`, `protocol` and `key`, so that
+    a copied address shows the same when records were added.  They stay what they were on the way to another page.
     """
     boards = cached(queries.boards, view)
     if boards.empty:
@@ -40,12 +41,14 @@ def choose(view: View) -> Choice | None:
         return None
     with st.sidebar:
         task = _select("Task", "task", list(dict.fromkeys(boards["task"])), short)
-        protocols = list(boards[boards["task"] == task]["protocol"])
+        protocols = list(boards[boards["task"] == task.value]["protocol"])
         help_ = "How many images, of which size, with which labels. Values are compared within one protocol only."
         protocol = _select("Protocol", "protocol", protocols, short, help_)
-        metrics = cached(queries.metrics, view, task, protocol).set_index("key")
+        metrics = cached(queries.metrics, view, task.value, protocol.value).set_index("key")
         if metrics.empty:
-            return Choice(Board(task, protocol, ""), "", UNMEASURED, "neither", "no run measured anything")
+            _keep_in_address(task, protocol)
+            board = Board(task.value, protocol.value, "")
+            return Choice(board, "", UNMEASURED, "neither", "no run measured anything")
         titles = dict(zip(metrics.index, metrics["title"], strict=True))
         key = _select(
             "Metric",
@@ -55,15 +58,51 @@ def choose(view: View) -> Choice | None:
             "What was measured, against what, by which extractor. The digits are the comparability key's: "
             "values under another key are listed below the tables, and never mixed with these.",
         )
-    name, title, better, unit = (str(metrics[column][key]) for column in ("name", "title", "better", "unit"))
-    return Choice(Board(task, protocol, key), name, title, better, unit)
+    _keep_in_address(task, protocol, key)
+    name, title, better, unit = (str(metrics[column][key.value]) for column in ("name", "title", "better", "unit"))
+    return Choice(Board(task.value, protocol.value, key.value), name, title, better, unit)
 
 
-def _select(label: str, key: str, options: Sequence[str], words: Callable[[str], str], help_: str = "") -> str:
-    """A selector that stands in the address as `key`; what it was on another page it is on this one."""
-    remembered = st.session_state.get(f"chosen {key}")
-    if key not in st.session_state and key not in st.query_params and remembered in options:
+def is_not_here(label: str, values: Sequence[str]) -> None:
+    """Say that the address asks for what these results do not have."""
+    if values:
+        asked = ", ".join(plain(value, 60) for value in values)
+        st.warning(f"The address asks for {label.lower()} {asked}, which is not here.")
+
+
+@dataclass(frozen=True)
+class _Selected:
+    """What a selector says, and whether anybody said so: the address, another page, or a reader who chose it."""
+
+    key: str
+    value: str
+    is_given: bool
+
+
+def _select(label: str, key: str, options: Sequence[str], words: Callable[[str], str], help_: str = "") -> _Selected:
+    """A selector of values that its words do not stand for in the address, which a bound widget would put there."""
+    asked, remembered = st.query_params.get(key), st.session_state.get(_remembered(key))
+    if asked is not None and asked != remembered:
+        if asked in options:
+            st.session_state[key] = asked
+        else:
+            is_not_here(label, [asked])
+    elif key not in st.session_state and remembered in options:
         st.session_state[key] = remembered
-    chosen = str(st.selectbox(label, options, format_func=words, key=key, help=help_ or None, bind="query-params"))
-    st.session_state[f"chosen {key}"] = chosen
-    return chosen
+    if st.session_state.get(key) not in options:
+        st.session_state.pop(key, None)
+    chosen = str(st.selectbox(label, options, format_func=words, key=key, help=help_ or None))
+    return _Selected(key, chosen, asked is not None or remembered is not None or chosen != options[0])
+
+
+def _keep_in_address(*selected: _Selected) -> None:
+    if not any(each.is_given for each in selected):
+        return
+    for each in selected:
+        st.session_state[_remembered(each.key)] = each.value
+        if st.query_params.get(each.key) != each.value:
+            st.query_params[each.key] = each.value
+
+
+def _remembered(key: str) -> str:
+    return f"chosen {key}"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.errors import UserError
 from harness.intervals import COUNTED
-from leaderboard import compare_charts, queries
+from leaderboard import charts, compare_charts, queries
 from leaderboard.claims import Judgement, Row, judgements
 from leaderboard.compare_queries import front
 from leaderboard.differences import judged_arms
@@ -29,7 +29,7 @@ HOW_TO_READ: Final = (
     "are never ranked with these."
 )
 
-OF_DIFFERENCES: Final = ["name", "difference", "half_width", "low", "high", "verdict", "pairs"]
+OF_DIFFERENCES: Final = ["name", "difference", "low", "high", "verdict", "pairs"]
 OF_COSTS: Final = ["arm", "backbone", "registers", "mean", "deviation", "measured", "gflops"]
 
 
@@ -183,7 +183,7 @@ def _charts(arms: pd.DataFrame, heading: Heading) -> Iterator[str]:
     if not changed.empty:
         yield "<h2>What registers change</h2>"
         caption = f"Difference to none in {heading.title}, with its 95 % interval"
-        yield figure(compare_charts.differences(changed, "difference to none"), caption, "differences")
+        yield figure(charts.differences(changed, "difference to none"), caption, "differences")
     measured = arms.dropna(subset=["mean", "gflops"])[OF_COSTS]
     if not measured.empty:
         yield "<h2>Quality against cost</h2>"

@@ -1,11 +1,13 @@
 """Which runs are shown: a search and filters that stand in the address."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import pandas as pd
 import streamlit as st
 
+from leaderboard.choice import is_not_here
 from leaderboard.text import short
 
 # Key in the address -> what it is called, and the column that it filters.
@@ -28,7 +30,11 @@ class Filtered:
 
 
 def filtered(runs: pd.DataFrame, arms: pd.DataFrame) -> Filtered:
-    """Draw the filters into the sidebar, and take what passes them: an empty filter lets everything pass."""
+    """Draw the filters into the sidebar, and take what passes them.
+
+    An empty filter lets everything pass; one for which the address has nothing but unknown values lets nothing pass.
+    """
+    offered = runs
     with st.sidebar:
         words = st.text_input(
             "Search",
@@ -39,16 +45,24 @@ def filtered(runs: pd.DataFrame, arms: pd.DataFrame) -> Filtered:
             help="Runs that have every one of these words somewhere.",
         )
         for key, (label, column) in FILTERS.items():
-            wanted = st.multiselect(label, _values(runs[column]), key=key, bind="query-params", format_func=_word)
-            if wanted:
+            values = _values(offered[column])
+            unknown = _unknown(key, values)
+            wanted = st.multiselect(label, values, key=key, bind="query-params", format_func=_word)
+            is_not_here(label, unknown)
+            if wanted or unknown:
                 runs = runs[runs[column].isin(wanted)]
     runs = _searched(runs, words or "")
-    pairs = pd.MultiIndex.from_frame(runs[["backbone", "registers"]])
-    return Filtered(runs, arms[pd.MultiIndex.from_frame(arms[["backbone", "registers"]]).isin(pairs)])
+    return Filtered(runs, arms[arms["arm_id"].isin(runs["arm_id"])])
 
 
 def _values(column: pd.Series) -> list[object]:
     return sorted(column.dropna().unique().tolist())
+
+
+def _unknown(key: str, values: Sequence[object]) -> list[str]:
+    """What the address asks for and no run has; to be read before the widget is drawn, which drops it from there."""
+    known = {_word(value) for value in values}
+    return [asked for asked in st.query_params.get_all(key) if asked not in known]
 
 
 def _word(value: object) -> str:

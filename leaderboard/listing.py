@@ -99,7 +99,7 @@ def _arranged(found: pd.DataFrame, columns: Sequence[Column], key: str) -> tuple
         wanted = st.multiselect(
             "Columns",
             list(by_name),
-            default=[column.name for column in columns if column.is_usual],
+            default=[column.name for column in columns if column.is_usual and not _is_empty_text(found, column)],
             format_func=heading,
             key=f"{key}_columns",
             bind="query-params",
@@ -110,6 +110,11 @@ def _arranged(found: pd.DataFrame, columns: Sequence[Column], key: str) -> tuple
     if order != AS_IT_COMES:
         found = found.sort_values(order, ascending=not descends, kind="stable", na_position="last")
     return [column for column in columns if column.name in wanted] or [columns[0]], found
+
+
+def _is_empty_text(found: pd.DataFrame, column: Column) -> bool:
+    """Such a column would push what there is out of sight."""
+    return column.kind == "text" and bool(found[column.name].isna().all())
 
 
 def _page(arranged: pd.DataFrame, key: str) -> pd.DataFrame:

@@ -1,16 +1,17 @@
 """Which colour and shape a name has in every chart: the same on every page, told apart by colour-blind readers too.
 
 Each colour stands out by 3 : 1 or more from the light page and from the dark one (WCAG 2, non-text contrast); the hues
-are Okabe and Ito's, darkened where they were lighter than that.  A shape is the second channel, and no chart rests on
-colour alone.
+are Okabe and Ito's, darkened where they were lighter than that.  Points have a shape, too, and
+lines have dashes; heat maps go from dark to light.
 """
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import altair as alt
+if TYPE_CHECKING:
+    import altair as alt
 
 GREY: Final = "#8a8a8a"
 BLUE, VERMILION, GREEN, PURPLE, OCHRE, ROSE = "#1B81C4", "#D55E00", "#009E73", "#7F6FBF", "#996600", "#CC79A7"
@@ -70,24 +71,14 @@ def of_backbone(exact_name: str) -> Mark:
     return _FAMILIES[max(found, key=len)] if found else _by_name(exact_name)
 
 
-def colours_of_registers(presets: Iterable[str]) -> alt.Scale:
+def colours_of_registers(presets: Iterable[str]) -> "alt.Scale":
     """The colours of an Altair channel over these presets."""
     return _scale({preset: of_registers(preset).colour for preset in presets})
 
 
-def shapes_of_registers(presets: Iterable[str]) -> alt.Scale:
+def shapes_of_registers(presets: Iterable[str]) -> "alt.Scale":
     """The shapes of an Altair channel over these presets."""
     return _scale({preset: of_registers(preset).shape for preset in presets})
-
-
-def colours_of_backbones(names: Iterable[str]) -> alt.Scale:
-    """The colours of an Altair channel over these backbones."""
-    return _scale({name: of_backbone(name).colour for name in names})
-
-
-def shapes_of_backbones(names: Iterable[str]) -> alt.Scale:
-    """The shapes of an Altair channel over these backbones."""
-    return _scale({name: of_backbone(name).shape for name in names})
 
 
 def _by_name(name: str) -> Mark:
@@ -96,6 +87,8 @@ def _by_name(name: str) -> Mark:
     return Mark(COLOURS[digest[0] % len(COLOURS)], SHAPES[digest[1] % len(SHAPES)])
 
 
-def _scale(marks: dict[str, str]) -> alt.Scale:
+def _scale(marks: dict[str, str]) -> "alt.Scale":
+    import altair as alt
+
     names = sorted(marks, key=lambda name: (name != "none", name))
     return alt.Scale(domain=names, range=[marks[name] for name in names])

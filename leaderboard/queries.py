@@ -121,7 +121,7 @@ def runs(database: duckdb.DuckDBPyConnection, board: Board) -> pd.DataFrame:
     return database.execute(
         _COMPARED
         + """
-        SELECT run_id, record_id, exact_name AS backbone, registers, stages, "count", start_block, seed, steps,
+        SELECT run_id, record_id, arm_id, exact_name AS backbone, registers, stages, "count", start_block, seed, steps,
                status, value, standard_error, difference, base, badge, third_party, gflops, parameters, nfe,
                images_per_second, device, created, "commit", dirty, path, notes
         FROM compared ORDER BY value NULLS LAST, record_id
@@ -133,12 +133,16 @@ def runs(database: duckdb.DuckDBPyConnection, board: Board) -> pd.DataFrame:
 def arms(database: duckdb.DuckDBPyConnection, board: Board) -> pd.DataFrame:
     """Each arm over its seeds: mean and standard deviation, and those of the differences, seed by seed, to `none`.
 
-    An arm is "verified" where all of its runs are.
+    An arm is "verified" where all of its runs are.  It `has_tokens` where it has registers that hold something, as
+    controls and changes without tokens have not.
     """
     return database.execute(
         _COMPARED
         + """
-        SELECT arm_id, exact_name AS backbone, registers, any_value(stages) AS stages, any_value("count") AS "count",
+        SELECT arm_id, any_value(none_arm_id) AS none_arm_id, exact_name AS backbone, registers,
+               any_value(treatment) AS treatment, any_value(stages) AS stages, any_value("count") AS "count",
+               json_type(any_value(config), '$.registers.encoder') = 'OBJECT'
+                   OR coalesce(any_value(config) ->> '$.registers.denoiser.content', 'zero') <> 'zero' AS has_tokens,
                any_value(start_block) AS start_block, any_value(steps) AS steps, any_value(gflops) AS gflops,
                any_value(parameters) AS parameters, any_value(nfe) AS nfe,
                median(images_per_second) AS images_per_second, any_value(third_party) AS third_party,

@@ -38,7 +38,7 @@ def opened(results: Path) -> View | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise disk_error(path, error) from error
+        raise disk_error(Path(path.name), error) from error
     return View(_snapshot(str(path), digest).cursor(), results, digest)
 
 
@@ -54,7 +54,8 @@ def _snapshot(path: str, digest: str) -> duckdb.DuckDBPyConnection:  # noqa: ARG
     try:
         connection = snapshot(Path(path))
     except duckdb.Error as error:
-        raise UserError(f"{DATABASE} cannot be read: {str(error).splitlines()[0]}", INDEX) from error
+        # DuckDB's own words name the folder, which is no business of the public's.
+        raise UserError(f"{DATABASE} cannot be read: it is damaged, or no database", INDEX) from error
     for table, columns in (("runs", RUNS), ("withdrawn", WITHDRAWN)):
         found = connection.execute("SELECT column_name FROM information_schema.columns WHERE table_name = $1", [table])
         if missing := set(columns) - {name for (name,) in found.fetchall()}:

@@ -31,6 +31,7 @@ from harness.evaluation_store import append_evaluation
 from harness.run import run
 from harness.spec import ThirdParty
 from harness.withdrawals import withdraw
+from leaderboard import queries
 from leaderboard.listing import as_bytes
 from leaderboard.text import MOST, plain
 from tests.builders import harness, quick_config
@@ -64,9 +65,12 @@ def _page(
     return page
 
 
-def _metrics(results: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    (metric,) = [box for box in _page(results, monkeypatch).sidebar.selectbox if box.label == "Metric"]
-    return list(metric.options)
+def _keys(results: Path) -> dict[str, str]:
+    """The comparability keys of the first board, by what the selector calls them."""
+    with duckdb.connect(str(results / database.DATABASE), read_only=True) as connection:
+        first = queries.boards(connection).iloc[0]
+        found = queries.metrics(connection, first["task"], first["protocol"])
+    return {f"{title} [{key[:6]}]": key for title, key in zip(found["title"], found["key"], strict=True)}
 
 
 def test_the_page_shows_every_run_with_its_difference(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +91,8 @@ def test_the_answer_stands_before_the_tables(results: Path, monkeypatch: pytest.
     page = _page(results, monkeypatch)
     (answer,) = [each.value for each in page.markdown if each.value.startswith("- ")]
     assert [line.split("**")[1] for line in answer.splitlines()] == [plain("dit-tiny"), plain("sit-tiny")]
-    assert answer.count("(1 seed)") == 2
+    assert answer.count("1 seed)") == 2
+    assert any(each.value.startswith("**Tokens**: none of 2 has two or more seeds") for each in page.markdown)
     assert "lie beside zero by chance" in page.caption[1].value
     order = [each.type for each in page.main]
     assert order.index("vega_lite_chart") < order.index("dataframe")
@@ -113,13 +118,12 @@ def test_filters_and_metrics_narrow_the_page(results: Path, monkeypatch: pytest.
 
 def test_a_shared_address_restores_the_view(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = {
-        "key": [name for name in _metrics(results, monkeypatch) if name.startswith("digits_accuracy")],
+        "key": [key for name, key in _keys(results).items() if name.startswith("digits_accuracy")],
         "registers": ["dsr", "never heard of"],
         "search": ["sit"],
         "runs_columns": ["Backbone", "Value"],
         "arms_order": ["GFLOPs"],
         "arms_descending": ["true"],
-        "status": ["lost"],
     }
     page = _page(results, monkeypatch, address)
     assert page.caption[0].value.startswith(plain("digits_accuracy"))
@@ -127,7 +131,58 @@ def test_a_shared_address_restores_the_view(results: Path, monkeypatch: pytest.M
     assert set(page.dataframe[1].value["backbone"]) == {"sit-tiny"}
     assert list(page.dataframe[0].value["label"]) == ["dsr"]
     assert page.query_params["registers"] == "dsr"
-    assert "status" not in page.query_params
+    assert "never heard of" in page.warning[0].value
+
+
+@pytest.mark.parametrize("name", ["status", "badge", "seed"])
+def test_a_filter_of_what_is_not_here_shows_nothing_and_says_so(
+    name: str, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = _page(results, monkeypatch, {name: ["99"]})
+    assert "99" in page.warning[0].value
+    assert "No run passes" in page.info[0].value
+
+
+@pytest.mark.parametrize("name", ["task", "protocol", "key"])
+def test_a_board_that_is_not_here_is_said(name: str, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = _page(results, monkeypatch, {name: ["**garbage**"]})
+    assert "garbage" in page.warning[0].value
+    assert len(page.dataframe[1].value) == 4
+
+
+def test_what_was_chosen_stands_whole_in_the_address(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of it as long as nobody chose: the plain address is that of the board as it comes."""
+    page = _page(results, monkeypatch)
+    assert not {"task", "protocol", "key"} & set(page.query_params)
+    (metric,) = [box for box in page.sidebar.selectbox if box.label == "Metric"]
+    chosen = metric.options[1]
+    page = metric.select(chosen).run()
+    assert page.query_params["key"] == _keys(results)[chosen]
+    address = {name: [str(page.query_params[name])] for name in ("task", "protocol", "key")}
+    again = _page(results, monkeypatch, address)
+    assert not again.warning
+    assert again.caption[0].value == page.caption[0].value
+
+
+def test_what_is_counted_costs_and_what_the_machine_decides_is_not_judged(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for start, said in (("gflops [", "What do they cost?"), ("train_seconds", "not compared")):
+        (key,) = [key for name, key in _keys(results).items() if name.startswith(start)]
+        page = _page(results, monkeypatch, {"key": [key]})
+        assert any(said in each.value for each in (*page.subheader, *page.info))
+        assert not any("by chance" in each.value for each in page.caption)
+        assert not set(page.dataframe[0].value["verdict"]) & {"helps", "harms"}
+
+
+def test_a_search_finds_arms_not_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "results"
+    two = quick_config(tmp_path, "sit", "denoiser", "registers.denoiser.count=2")
+    for config in (quick_config(tmp_path, "sit", "denoiser"), two):
+        store.append(results, make_record(config), None)
+    database.rebuild(results)
+    page = _page(results, monkeypatch, {"search": [two.run_id]})
+    assert list(page.dataframe[0].value["runs"]) == [1]
 
 
 def test_an_order_is_that_of_its_column(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,27 @@ def test_a_missing_picture_and_a_missing_record_are_said(
     assert "not there any more" in said[1]
 
 
+def test_a_damaged_picture_is_said_and_the_rest_of_the_page_stands(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    for file in copy.rglob("*.png"):
+        file.write_bytes(file.read_bytes()[:60])
+    page = _page(copy, monkeypatch, _treated(results).run_id)
+    assert "missing or damaged" in page.warning[0].value
+    assert page.code
+
+
+def test_a_matched_run_that_is_not_here_is_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = quick_config(tmp_path, "sit", "denoiser")
+    store.append(tmp_path / "results", make_record(config), None)
+    database.rebuild(tmp_path / "results")
+    page = _page(tmp_path / "results", monkeypatch, config.run_id)
+    assert not any("run?run=" in each.value for each in page.markdown)
+    assert any("no matched run" in each.value for each in page.caption)
+
+
 def test_a_diverged_run_with_an_ugly_note_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = quick_config(tmp_path, "sit", "denoiser")
     note = "<script>alert(1)</script> **bold** :fire: " + "x" * 10_000

@@ -4,17 +4,18 @@ from typing import Final
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from harness.comparability import Key
-from harness.intervals import PUBLISHED_VARIATION
-from leaderboard import charts, links, queries
+from harness.intervals import COUNTED, PUBLISHED_VARIATION
+from leaderboard import links, queries
 from leaderboard.answers import cached
 from leaderboard.choice import Choice, choose
-from leaderboard.differences import judged_arms
+from leaderboard.differences import OF_THE_MACHINE, judged_arms, treatments
 from leaderboard.filters import filtered
-from leaderboard.findings import findings
+from leaderboard.findings import SHOWN, costs, findings, summary
 from leaderboard.listing import Column, listing, shortened
-from leaderboard.text import plain
+from leaderboard.text import plain, short
 from leaderboard.view import View
 
 IN_THE_CHART: Final = 60
@@ -39,11 +40,15 @@ COSTS: Final = (
 OF_ARMS: Final = (
     Column("backbone", "Backbone"),
     Column("label", "Registers"),
-    Column("mean", "Mean", "Over seeds; the newest record of a run, never the best.", "number"),
-    Column("deviation", "± sd", "Sample standard deviation over seeds.", "number"),
+    Column("verdict", "Shows", "Helps or harms where zero lies outside the interval; one seed is no more than a hint."),
     Column("difference", "Δ none", "Mean difference to the matched runs without registers, seed by seed.", "number"),
     Column("half_width", "± 95 %", "Half of the difference's 95 % interval.", "number", "%.2g"),
-    Column("verdict", "Shows", "Better or worse where zero lies outside the interval."),
+    Column("percent", "Δ %", "Of the mean without registers.", "number", "%+.2g"),
+    Column("pairs", "Pairs", "Seeds that have a value with registers and without.", "number", "%d"),
+    Column("method", "Interval from", "seeds: Student's t. prior: one seed, by what others vary. counted: exact."),
+    Column("mean", "Mean", "Over seeds; the newest record of a run, never the best.", "number"),
+    Column("mean_half_width", "Mean ± 95 %", "Student's t over seeds.", "number", "%.2g", is_usual=False),
+    Column("deviation", "± sd", "Sample standard deviation over seeds.", "number"),
     Column("runs", "Seeds", "Runs of the arm, diverged ones too.", "number", "%d"),
     Column("diverged", "Diverged", "Runs whose training diverged.", "number", "%d"),
     Column("badge", "Badge", BADGES),
@@ -53,6 +58,8 @@ OF_ARMS: Final = (
     Column("count", "Count", "Registers in the denoiser.", "number", "%d", is_usual=False),
     Column("start_block", "Start", "The block before which they enter.", "number", "%d", is_usual=False),
     Column("steps", "Steps", "Of training.", "number", "%d", is_usual=False),
+    Column("low", "Low", "Of the difference's 95 % interval.", "number", is_usual=False),
+    Column("high", "High", "Of the difference's 95 % interval.", "number", is_usual=False),
     Column("arm_id", "Arm id", is_usual=False),
 )
 OF_RUNS: Final = (
@@ -78,6 +85,11 @@ OF_RUNS: Final = (
     Column("dirty", "Dirty", "Whether the checkout had changes that no commit has.", "flag", is_usual=False),
     Column("run_id", "Run id", is_usual=False),
 )
+# What stands in the place of these columns where the repository has an address.
+LINKED: Final = {
+    "commit": Column("commit_page", "Commit", "Of the code that made it.", "link", shown=r"commit/(.{1,7})"),
+    "path": Column("record_page", "Record", "Its file below results/.", "link", shown=r"results/(.+)$"),
+}
 OF_FIGURES: Final = (
     Column("badge", "Badge"),
     Column("publication", "Publication"),
@@ -119,53 +131,81 @@ def _show_board(view: View, choice: Choice) -> None:
     if shown.runs.empty:
         st.info("No run passes these filters.")
         return
-    _show_answer(shown.arms, choice)
+    distinct = treatments(shown.arms)
+    beside = _show_answer(distinct, choice)
     _show_arms(shown.arms)
+    if beside is not None:
+        with beside:
+            _show_differences(distinct[distinct["half_width"].notna()])
     _show_runs(shown.runs)
     _show_not_compared(view, choice.board.key)
 
 
-def _show_answer(arms: pd.DataFrame, choice: Choice) -> None:
-    """What a reader came for, before any table."""
-    st.subheader("Do registers help here?")
+def _show_answer(distinct: pd.DataFrame, choice: Choice) -> DeltaGenerator | None:
+    """What a reader came for, before any table; returns where the chart of it belongs, None for nowhere."""
+    if choice.metric in OF_THE_MACHINE:
+        st.info("No verdict: time and memory are those of whatever machine a run was on, and are not compared.")
+        return None
+    is_counted = choice.metric in COUNTED
+    st.subheader("What do they cost?" if is_counted else "Do registers help here?")
+    if not is_counted:
+        st.markdown(summary(distinct))
     left, right = st.columns([2, 3], gap="medium")
-    known = arms[arms["half_width"].notna()]
     with left:
-        st.markdown("\n".join(f"- **{plain(each.backbone)}**. {each.sentence}" for each in findings(arms)))
-        st.caption(
-            f"Differences to the matched runs without registers, ± 95 %. An interval misses the truth once in twenty: "
-            f"of the {len(known)} here, expect {len(known) / 20:.1f} to lie beside zero by chance."
-        )
-    with right:
-        if known.empty:
-            st.info(
-                "No difference has an interval yet: that takes a run with registers beside its matched one without."
-            )
-        else:
-            st.altair_chart(charts.differences(known.head(IN_THE_CHART), f"difference to none, {choice.metric}"))
-        if len(known) > IN_THE_CHART:
-            st.caption(f"The first {IN_THE_CHART} of {len(known)}: filter by backbone for the others.")
+        said = costs(distinct) if is_counted else findings(distinct)
+        st.markdown("\n".join(f"- **{plain(each.backbone)}**. {each.sentence}" for each in said))
+        st.caption("Counted, not measured: the same in every training." if is_counted else _how_sure(distinct))
+    return right
+
+
+def _how_sure(distinct: pd.DataFrame) -> str:
+    tested = int((distinct["half_width"].notna() & (distinct["verdict"] != "changed nothing")).sum())
+    return (
+        "Differences to the matched runs without registers, ± 95 %, and in % of those. An interval misses the truth "
+        f"once in twenty: of the {tested} here, expect {tested / 20:.1f} to lie beside zero by chance. No interval: "
+        "no matched run, or too few seeds."
+    )
+
+
+def _show_differences(known: pd.DataFrame) -> None:
+    """The chart, which comes after the tables: nobody waits for them until Altair is imported."""
+    if known.empty:
+        st.info("No difference has an interval yet: that takes a run with registers beside its matched one without.")
+        return
+    shown = known.head(IN_THE_CHART)
+    names = pd.Series(
+        [f"{short(str(row.label), 60)} · {short(str(row.backbone), 40)}" for row in shown.itertuples()], shown.index
+    )
+    names = names.where(~names.duplicated(keep=False), names + " [" + shown["arm_id"].str[:6] + "]")
+    from leaderboard import charts
+    from leaderboard.drawing import draw
+
+    draw(charts.differences, shown.assign(name=names)[charts.READ], "difference to none")
+    if len(known) > IN_THE_CHART:
+        st.caption(f"The first {IN_THE_CHART} of {len(known)}: filter by backbone for the others.")
 
 
 def _show_arms(arms: pd.DataFrame) -> None:
     st.subheader("Arms: mean over seeds, difference to none")
-    is_grey = ~arms["verdict"].isin(["better", "worse", "larger", "smaller"])
-    listing(arms.assign(is_grey=is_grey), OF_ARMS, "arms", greyed=("difference", "half_width", "verdict"))
+    rows = arms.assign(is_grey=~arms["verdict"].isin(SHOWN), percent=100 * arms["share"])
+    listing(rows, OF_ARMS, "arms", greyed=("difference", "half_width", "percent", "verdict"))
     st.caption(
         "A difference is taken seed by seed to the run without registers that is equal in everything else; ± 95 % is "
         "Student's t over those pairs. One seed of a Fréchet distance gets what repeated arms of this board vary by, "
-        f"and not less than {PUBLISHED_VARIATION:.1%} of each value (arXiv 2606.20536). Grey: zero is inside, or "
-        "nothing is known: that shows nothing. All seeds count here, whatever the filters leave of them below."
+        f"and not less than {PUBLISHED_VARIATION:.1%} of each value (arXiv 2606.20536), and is a hint at most. Grey: "
+        "zero is inside, one seed, or nothing is known. All seeds count here, whatever the filters leave of them below."
     )
 
 
 def _show_runs(runs: pd.DataFrame) -> None:
     st.subheader("Runs")
-    listing(
-        runs.assign(page=links.RUN + runs["run_id"], half_width=OF_IMAGES * runs["standard_error"]), OF_RUNS, "runs"
-    )
-    if links.REPOSITORY:
-        st.caption(f"Records and commits are those of {links.REPOSITORY}.")
+    rows = runs.assign(page=links.RUN + runs["run_id"], half_width=OF_IMAGES * runs["standard_error"])
+    if not links.REPOSITORY:
+        listing(rows, OF_RUNS, "runs")
+        return
+    commits = rows["commit"].map(links.commit, na_action="ignore")
+    rows = rows.assign(commit_page=commits, record_page=rows["path"].map(links.record))
+    listing(rows, [LINKED.get(column.name, column) for column in OF_RUNS], "runs")
 
 
 def _show_not_compared(view: View, key: str) -> None:

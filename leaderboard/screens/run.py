@@ -8,11 +8,14 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
+from harness.encoder_records import OUTLIER
 from harness.repeating import Repeat, repeat
 from harness.spec import RunConfig
-from leaderboard import charts, links, queries, run_queries
+from leaderboard import compare_charts, links, outlier_charts, pictures, queries, run_queries
 from leaderboard.answers import cached
 from leaderboard.choice import NO_RESULTS
+from leaderboard.drawing import draw
+from leaderboard.findings import rounded, signed
 from leaderboard.listing import ABSENT, shortened
 from leaderboard.text import plain, short
 from leaderboard.view import View
@@ -32,12 +35,13 @@ def show(view: View) -> None:
     newest = records.iloc[0]
     config = RunConfig.model_validate_json(str(newest["config"]))
     _show_heading(newest)
+    _show_matched(view, newest)
     _show_values(cached(run_queries.values, view, run_id, str(newest["none_run_id"])))
     left, right = st.columns(2, gap="medium")
     with left:
         _show_samples(newest, view.results)
     with right:
-        _show_outliers(cached(queries.outliers, view, str(newest["record_id"])))
+        _show_outliers(newest, cached(queries.outliers, view, str(newest["record_id"])))
     _show_curves(view, newest)
     _show_how_to_repeat(repeat(config), newest)
     _show_records(records, cached(run_queries.repeats, view, run_id))
@@ -46,7 +50,13 @@ def show(view: View) -> None:
 
 def _choose(view: View, asked: str) -> str | None:
     """The run's id; None, and a sentence, where there is none."""
-    words = st.sidebar.text_input("Find a run", placeholder="backbone, registers, seed 0, run id …", max_chars=200)
+    words = st.sidebar.text_input(
+        "Find a run",
+        key="find",
+        bind="query-params",
+        placeholder="backbone, registers, seed 0, run id …",
+        max_chars=200,
+    )
     found = cached(run_queries.found, view, tuple((words or "").lower().split()), OFFERED)
     titles = {row.run_id: short(f"{row.backbone}, {row.registers}, seed {row.seed}", 80) for row in found.itertuples()}
     is_known = bool(asked) and not cached(run_queries.records, view, asked).empty
@@ -92,10 +102,17 @@ def _show_heading(run: pd.Series) -> None:
         facts.append(f"**third party**: {plain(run['third_party'], 80)}, which is no part of this repository")
     st.markdown(" · ".join(facts))
     st.caption(plain(run["protocol"]))
-    if run["registers"] != "none":
-        st.markdown(f"[The matched run without registers]({links.RUN}{run['none_run_id']})")
     for note in filter(None, str(run["notes"]).splitlines()):
         st.info(plain(note, 1000))
+
+
+def _show_matched(view: View, run: pd.Series) -> None:
+    if run["registers"] == "none":
+        return
+    if cached(run_queries.records, view, str(run["none_run_id"])).empty:
+        st.caption("These results have no matched run without registers.")
+    else:
+        st.markdown(f"[The matched run without registers]({links.RUN}{run['none_run_id']})")
 
 
 def _show_values(values: pd.DataFrame) -> None:
@@ -105,9 +122,7 @@ def _show_values(values: pd.DataFrame) -> None:
         return
     headline = values[values["is_judged"]].head(4)
     if len(headline):
-        for place, (_, value) in zip(st.columns(len(headline)), headline.iterrows(), strict=True):
-            change = f"{value['difference']:+.3g} against none" if pd.notna(value["difference"]) else None
-            place.metric(plain(value["title"], 60), f"{value['value']:.4g}", change, delta_color="off")
+        st.markdown(" · ".join(_headline(value) for _, value in headline.iterrows()))
     st.markdown("**All measurements**")
     shown = values.assign(parts=[_parts(str(text)) for text in values["parts"]])
     columns = ["title", "value", "standard_error", "base", "difference", "unit", "num_images", "parts", "note"]
@@ -117,6 +132,11 @@ def _show_values(values: pd.DataFrame) -> None:
         "Standard error: over the generated images (jackknife), not over trainings. One run proves "
         "little: what several seeds say stands on the leaderboard."
     )
+
+
+def _headline(value: pd.Series) -> str:
+    change = f" ({signed(value['difference'])} against none)" if pd.notna(value["difference"]) else ""
+    return f"{plain(value['title'], 60)} **{rounded(value['value'], 4)}**{change}"
 
 
 _HEADINGS: Final = {"standard_error": "std. error", "base": "none", "difference": "Δ none"}
@@ -132,30 +152,37 @@ def _show_samples(run: pd.Series, results: Path) -> None:
     if pd.isna(run["samples"]):
         st.info("This run made no samples." if run["status"] == "finished" else "This run diverged: no samples.")
         return
-    picture = results / str(run["samples"])
-    if picture.is_file():
-        st.image(str(picture), caption="A row per class, none picked", width="stretch")
+    picture = pictures.opened(results / str(run["samples"]))
+    if picture is not None:
+        st.image(picture, caption="A row per class, none picked", width="stretch")
     else:
-        st.warning(f"The picture {plain(run['samples'])} is missing.")
+        st.warning(f"The picture {plain(run['samples'])} is missing or damaged.")
 
 
-def _show_outliers(statistics: pd.DataFrame) -> None:
+def _show_outliers(run: pd.Series, statistics: pd.DataFrame) -> None:
     st.markdown("**Outlier tokens**: largest patch-token norm over the median, mean over images")
     if statistics.empty:
         st.info("This run was not probed for outliers.")
     else:
-        st.altair_chart(charts.outlier_map(statistics))
+        top = max(OUTLIER, float(statistics["max_over_median"].max()))
+        draw(outlier_charts.heat_map, statistics, "max_over_median", "largest norm, in medians", top, bottom=1.0)
+        st.caption(
+            f"A patch is an outlier above {OUTLIER:g} medians. [More of this run's norms](outliers?run={run['run_id']})"
+        )
 
 
 def _show_curves(view: View, run: pd.Series) -> None:
-    own = cached(run_queries.curve, view, str(run["run_id"])).assign(run="this run")
-    if own.empty:
+    runs = pd.DataFrame({"arm": ["this run"], "registers": [run["registers"]], "backbone": [run["name"]]})
+    curves = [cached(run_queries.curve, view, str(run["run_id"])).assign(arm="this run")]
+    if curves[0].empty:
         return
-    both = [own]
     if run["none_run_id"] != run["run_id"]:
-        both.append(cached(run_queries.curve, view, str(run["none_run_id"])).assign(run="without registers"))
+        matched = "without registers"
+        curves.append(cached(run_queries.curve, view, str(run["none_run_id"])).assign(arm=matched))
+        runs.loc[1] = [matched, "none", run["name"]]
+    both = pd.concat(curves)
     st.markdown("**Training loss**")
-    st.altair_chart(charts.loss_curves(pd.concat(both)))
+    draw(compare_charts.learning_curves, both.assign(least=both["loss"], most=both["loss"], seeds=1), runs)
 
 
 def _show_how_to_repeat(found: Repeat, run: pd.Series) -> None:
