@@ -167,8 +167,8 @@ def _questions(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str,
         "outliers of a record": lambda: queries.outliers(connection, record_id),
     }
     with contextlib.suppress(UserError):  # no claims here
-        judgements(connection, folder)
-        asked["claims"] = lambda: judgements(connection, folder)
+        judgements(connection)
+        asked["claims"] = lambda: judgements(connection)
     return asked
 
 

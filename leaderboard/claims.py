@@ -13,7 +13,8 @@ from harness.claims import FRECHET, Claim, Difference, Level, OutOfReach, Settin
 from harness.database import DATABASE, rebuild, snapshot
 from harness.errors import UserError
 from harness.intervals import COUNTED, FEWEST, Interval, exactly, of_one_pair, over_seeds, variation_of, varies_as_fid
-from harness.published import CLAIMS, PUBLISHED, Figure, Published, read_published
+from harness.published import CLAIMS, PUBLISHED, Figure, Published
+from leaderboard import quoted
 from leaderboard.measured import Arm, Column, Measured, Run, Value
 
 Verdict = Literal["confirmed", "contradicted", "inconclusive", "not yet measured"]
@@ -113,6 +114,24 @@ class Row:
         return _changed_nothing(self.pairs)
 
     @property
+    def interval_in_words(self) -> str:
+        """From where to where, or why there is nothing: "−4.1 to +0.3"."""
+        if self.changed_nothing:
+            return "changed nothing"
+        if self.interval is None:
+            return "one seed"
+        prior = ", by what others vary" if self.interval.method == "prior" else ""
+        return f"{self.interval.low:+.4g} to {self.interval.high:+.4g}".replace("-", "−") + prior
+
+    @property
+    def bounds_in_words(self) -> str:
+        """Where the claim has the number: "below 0", "above 2 and below 3"."""
+        least, most = self.bounds
+        words = [f"above {least:.4g}"] if least is not None else []
+        words += [f"below {most:.4g}"] if most is not None else []
+        return " and ".join(words).replace("-", "−")
+
+    @property
     def as_published(self) -> Verdict:
         """What follows for the claim as it was made, from runs at its scale: nothing against another reference."""
         return "inconclusive" if self.another_reference else self.verdict
@@ -134,43 +153,39 @@ class Judgement:
     set_aside: tuple[Run, ...] = ()
     diverged: tuple[Run, ...] = ()
 
+    def on(self, task: str) -> Verdict:
+        """What the runs of one task say, whatever their scale: their verdict where they agree."""
+        return _unanimous({row.verdict for row in self.rows if row.task == task})
+
 
 def judge(results: Path) -> tuple[Published, list[Judgement]]:
     """`judgements` of all runs below `results`, from a database that is built anew.
 
     Raises UserError where there are no valid claims.
     """
-    published = _read_claims(results)
     rebuild(results)
     with contextlib.closing(snapshot(results / DATABASE)) as database:
-        return published, _judge(published, database)
+        return judgements(database)
 
 
-def judgements(database: duckdb.DuckDBPyConnection, results: Path) -> tuple[Published, list[Judgement]]:
-    """The published record of `results`, and each of its claims against all runs that the database has.
+def judgements(database: duckdb.DuckDBPyConnection) -> tuple[Published, list[Judgement]]:
+    """The published record in a database, and each of its claims against all runs there.
 
     Raises UserError where there are no valid claims.
     """
-    published = _read_claims(results)
-    return published, _judge(published, database)
-
-
-def _read_claims(results: Path) -> Published:
-    published = read_published(results)
+    published = quoted.read(database)
     if not published.claims:
         wrong = "; ".join(f"{path.name}: {reason}" for path, reason in published.problems)
         raise UserError(
-            f"there are no claims in {results / PUBLISHED}" + (f" ({wrong})" if wrong else ""),
+            f"there are no claims in {PUBLISHED}/{CLAIMS}.json" + (f" ({wrong})" if wrong else ""),
             f"name the folder that has {PUBLISHED}/{CLAIMS}.json by --results: the project's own is results",
         )
-    return published
-
-
-def _judge(published: Published, database: duckdb.DuckDBPyConnection) -> list[Judgement]:
     tests = [claim.test for claim in published.claims if not isinstance(claim.test, OutOfReach)]
     measured = Measured.read(database, {metric for test in tests for metric in test.metrics})
     figures = published.figures
-    return [_judged(claim, [figures[name] for name in claim.figures], measured) for claim in published.claims]
+    return published, [
+        _judged(claim, [figures[name] for name in claim.figures], measured) for claim in published.claims
+    ]
 
 
 def _judged(claim: Claim, figures: Sequence[Figure], measured: Measured) -> Judgement:

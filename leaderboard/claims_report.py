@@ -30,7 +30,7 @@ ROW_DATA = (
 HOW_TO_READ = """\
 verdict: of this row's runs alone.  confirmed or contradicted: the 95 % interval over training seeds (Student's t over
 matched differences) lies wholly where the claim has it, or wholly elsewhere.  One seed is always inconclusive; its
-"prior" interval is by the spread of arms with several seeds, and not less than the published 1.3 %.
+interval is by what others vary: the spread of arms with several seeds, and not less than the published 1.3 %.
 as published: the verdict at the published task, backbone, registers and length, which is another matter: digits are no
 ImageNet.  They are 8 x 8, their networks are tiny, SiT and DiT learn their pixels and no VAE's latents, and what they
 confirm or contradict may be otherwise at scale.  It is at most inconclusive where a distance is not known to be to the
@@ -101,8 +101,8 @@ def _cells(row: Row, judgement: Judgement, number: int) -> tuple[str, ...]:
         f"{row.backbone}: {arms}, {row.title}",
         f"{row.mean:+.4g}" if row.against else f"{row.mean:.4g}",
         str(len(row.pairs)),
-        _interval(row),
-        _bounds(row),
+        row.interval_in_words,
+        row.bounds_in_words,
         f"{row.verdict}, {_scale(row, judgement)}",
         judgement.verdict,
         f"[{number}]",
@@ -120,22 +120,6 @@ def _empty(judgement: Judgement) -> tuple[str, ...]:
     counts = {"refused": len(judgement.refused), "diverged": len(judgement.diverged)}
     left_out = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "-"
     return (judgement.claim.id, "-", left_out, "-", "0", "-", "-", "not yet measured", judgement.verdict, "-")
-
-
-def _interval(row: Row) -> str:
-    if row.changed_nothing:
-        return "changed nothing"
-    if row.interval is None:
-        return "one seed"
-    return f"[{row.interval.low:+.4g}, {row.interval.high:+.4g}]" + (" prior" if row.interval.method == "prior" else "")
-
-
-def _bounds(row: Row) -> str:
-    """Where the claim has the number: "< 0", "> -0.05", "> 5"."""
-    least, most = row.bounds
-    words = [f"> {least:.4g}"] if least is not None else []
-    words += [f"< {most:.4g}"] if most is not None else []
-    return ", ".join(words)
 
 
 def _claim_lines(judgement: Judgement, figures: dict[str, Figure]) -> list[str]:

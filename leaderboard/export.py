@@ -43,7 +43,7 @@ def _write(database: duckdb.DuckDBPyConnection, results: Path, folder: Path) -> 
     runs = shown_runs(database)
     written = {
         "index.html": first_page(database, runs),
-        "claims.html": page_of_claims(database, results, runs),
+        "claims.html": page_of_claims(database, runs),
         "published.html": page_of_published(database),
         "data.html": page_of_data(database, tables),
         MARKER: (json.dumps(_MARK, indent=1) + "\n").encode(),

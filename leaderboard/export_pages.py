@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import duckdb
@@ -74,10 +73,10 @@ def pages_of_boards(database: duckdb.DuckDBPyConnection, runs: ShownRuns) -> Ite
             yield heading.address, _page_of_board(database, heading, runs)
 
 
-def page_of_claims(database: duckdb.DuckDBPyConnection, results: Path, runs: ShownRuns) -> bytes:
+def page_of_claims(database: duckdb.DuckDBPyConnection, runs: ShownRuns) -> bytes:
     """What is claimed in publications, and what the runs here say about it."""
     try:
-        _, judged = judgements(database, results)
+        _, judged = judgements(database)
     except UserError as error:
         return document("Claims", f"<p>{escaped(error.problem, 400)}.</p>")
     heads = ("claim", "task", "arms", "ours", "95 % interval", "claimed", "seeds", "verdict", "as published", "records")

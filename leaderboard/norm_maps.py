@@ -3,7 +3,6 @@
 N images of height H and width W with C channels, T noise levels, B blocks, L patches, R registers.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from harness.errors import UserError
+from harness.norm_map_records import SAID, NormMapsSaid
 
 _DIMENSIONS: Final = {"images": 4, "times": 1, "patches": 4, "registers": 4}
-# The name under which the file's metadata say which blocks were kept.
-SAID: Final = "norm maps"
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -79,14 +78,13 @@ def read(path: Path) -> NormMaps:
     try:
         with safe_open(path, framework="numpy") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-            said = json.loads((file.metadata() or {}).get(SAID, "{}"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            said = NormMapsSaid.model_validate_json((file.metadata() or {}).get(SAID, ""))
+    except (OSError, SafetensorError, ValidationError) as error:
         raise UserError(f"{path.name} cannot be read", remedy) from error
-    if not _fits(found):
+    if not _fits(found) or len(said.blocks) != found["patches"].shape[2]:
         raise UserError(f"{path.name} has not the arrays of norm maps", remedy)
-    blocks = said.get("blocks", range(found["patches"].shape[2]))
     times, patches, registers = (found[name].astype(np.float32) for name in ("times", "patches", "registers"))
-    return NormMaps(found["images"], times, patches, registers, tuple(blocks))
+    return NormMaps(found["images"], times, patches, registers, said.blocks)
 
 
 def strip_of_images(maps: NormMaps) -> Image.Image:

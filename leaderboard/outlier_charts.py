@@ -39,16 +39,17 @@ def heat_map(statistics: pd.DataFrame, column: str, title: str, top: float, bott
 def over_blocks(statistics: pd.DataFrame, column: str, title: str, presets: Sequence[str]) -> alt.LayerChart:
     """One number block by block: a line for each `run`, the mean over noise levels, in a band from least to most.
 
-    `presets` are the runs' register presets, in the order in which the runs come.
+    `presets` are the runs' register presets, in the order in which the runs come.  A run that has none of these numbers
+    is not in the legend.
     """
     known = statistics.dropna(subset=[column])
-    runs = list(dict.fromkeys(statistics["run"]))
-    colours = [of_registers(preset).colour for preset in presets]
-    shapes = [of_registers(preset).shape for preset in presets]
+    marks = dict(zip(dict.fromkeys(statistics["run"]), map(of_registers, presets), strict=True))
+    runs = list(dict.fromkeys(known["run"]))
+    colours, shapes = [marks[run].colour for run in runs], [marks[run].shape for run in runs]
     below = alt.Legend(orient="bottom", columns=1, labelLimit=300, symbolOpacity=1)
     colour = alt.Color("run:N", title=None, legend=below, scale=alt.Scale(domain=runs, range=colours))
     shape = alt.Shape("run:N", title=None, legend=below, scale=alt.Scale(domain=runs, range=shapes))
-    base = alt.Chart(known)
+    base = alt.Chart()
     x = alt.X("block:Q", title="after block", axis=alt.Axis(format="d", tickMinStep=1))
     mean = alt.Y(f"mean({column}):Q", title=title, axis=alt.Axis(format="~g"))
     tips = [
@@ -56,6 +57,7 @@ def over_blocks(statistics: pd.DataFrame, column: str, title: str, presets: Sequ
         alt.Tooltip(f"mean({column}):Q", format=".4g", title="mean over t"),
     ]
     return alt.LayerChart(
+        data=known,
         layer=[
             base.mark_area(opacity=0.15).encode(
                 x=x, y=alt.Y(f"min({column}):Q", title=title), y2=alt.Y2(f"max({column}):Q"), color=colour

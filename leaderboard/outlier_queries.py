@@ -29,15 +29,15 @@ def place_of(database: duckdb.DuckDBPyConnection, run_id: str) -> Place | None:
 def largest(database: duckdb.DuckDBPyConnection, board: Board) -> str | None:
     """The run of a board in which a patch is furthest above the median of its image; None where none was probed.
 
-    A run with registers comes first, for it has something to stand beside, and older records, which do not say in how
-    many images, come last.
+    A run with registers comes first, for it has something to stand beside, and of those one with norm maps; older
+    records, which do not say in how many images, come last.
     """
     found = database.execute(
         """
         SELECT run_id FROM runs JOIN outliers USING (record_id)
         WHERE task = $task AND protocol = $protocol
         QUALIFY record_id = max(record_id) OVER (PARTITION BY run_id)
-        ORDER BY registers = 'none', images_above_3x IS NULL, max_over_median DESC, run_id LIMIT 1
+        ORDER BY registers = 'none', norm_maps IS NULL, images_above_3x IS NULL, max_over_median DESC, run_id LIMIT 1
         """,
         {"task": board.task, "protocol": board.protocol},
     ).fetchone()

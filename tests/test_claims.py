@@ -1,5 +1,6 @@
 """Published claims against measured runs: alike compared with alike, sure only over seeds, and every row traced."""
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -10,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import store
+from harness import database, store
 from harness.comparability import Basis, GuidanceUsed, conditions_of
 from harness.errors import UserError
 from harness.evaluation_store import append_evaluation
 from harness.intervals import Interval
+from harness.published import read_published
 from harness.records import Measurement
 from harness.resolve import Request, resolve
 from harness.spec import RunConfig
-from leaderboard.claims import NO_BASE, NO_VALUE, Judgement, judge, verdict_of
+from leaderboard.claims import NO_BASE, NO_VALUE, Judgement, judge, judgements, verdict_of
 from leaderboard.claims_report import machine_readable, report
 from tests.builders import quick_config
 from tests.test_store import BASIS, CREATED, make_evaluation, make_record
@@ -348,6 +350,30 @@ def test_quoted_figures_are_shown_as_quoted(place: Path) -> None:
     assert "fid 5.89 (dsr/rae-dit-xl-siglip2-b/none/80ep/fid, unconfirmed)" in text
     (claim,) = [each for each in machine_readable(published, judgements)["claims"] if each["id"] == ID]
     assert {figure["status"] for figure in claim["figures"]} == {"quoted"}
+
+
+def test_an_open_database_is_judged_as_it_is(place: Path) -> None:
+    """Neither built anew nor read again: the board judges what it shows."""
+    _pairs(place, (-10.0, -11.0, -12.0))
+    before = judge(place / "results")
+    with contextlib.closing(database.snapshot(place / "results" / database.DATABASE)) as opened:
+        _add(place, quick_config(place, "sit", "denoiser", seed=0), 170.0, minutes=1)
+        now = judgements(opened)
+    assert machine_readable(*now) == machine_readable(*before)
+    assert machine_readable(*judge(place / "results")) != machine_readable(*before)
+
+
+def test_what_is_edited_after_the_database_was_built_does_not_count_yet(place: Path) -> None:
+    _pairs(place, (-10.0, -11.0, -12.0))
+    published, judged = judge(place / "results")
+    from_files = read_published(place / "results")
+    assert published.claims == from_files.claims
+    assert published.figures == from_files.figures
+    (place / "results" / "published" / "claims.json").write_text("{}")
+    with contextlib.closing(database.snapshot(place / "results" / database.DATABASE)) as opened:
+        assert machine_readable(*judgements(opened)) == machine_readable(published, judged)
+    with pytest.raises(UserError, match=r"no claims in published/claims\.json \("):
+        judge(place / "results")
 
 
 def test_a_folder_without_claims_is_the_users_mistake(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from leaderboard.view import View
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 NO_TASK = "no task yet"
+ABSENT = "–"
 TABLE_HEIGHT = 460
 COLUMNS = [
     *("id", "claim", "of these runs", "as published", "task", "arms", "metric", "ours", "95 % interval", "claimed"),
@@ -39,7 +40,7 @@ def show(view: View) -> None:
     st.title("Claims")
     st.markdown("What publications say of registers and outliers, in our words, and what the records here say of that.")
     try:
-        published, judged = cached(judgements, view, view.results)
+        published, judged = cached(judgements, view)
     except UserError as error:
         st.info(plain(f"{error.problem}; {error.remedy}.", LONG))
         return
@@ -49,23 +50,29 @@ def show(view: View) -> None:
     _show_one(published, _show_table(published, judged))
 
 
-def verdicts_here(judgement: Judgement) -> list[Verdict]:
-    """What the runs say, a verdict for each pair of arms; "not yet measured" where none counts."""
-    return [row.verdict for row in judgement.rows] or ["not yet measured"]
-
-
 def _show_counts(judged: Sequence[Judgement]) -> None:
-    here = Counter(verdict for judgement in judged for verdict in verdicts_here(judgement))
+    """How many claims have which verdict as they were published, and then what runs of each task say of them."""
+    st.markdown(f"**As published**, of {counted(len(judged), 'claim')}:")
     scale = Counter(judgement.verdict for judgement in judged)
-    for column, verdict in zip(st.columns(len(VERDICTS)), VERDICTS, strict=True):
-        column.metric(verdict.capitalize(), here[verdict], help="Verdicts of the runs here, one for each pair of arms.")
-    at_scale = ", ".join(f"{scale[verdict]} {verdict}" for verdict in VERDICTS if scale[verdict])
-    st.caption(f"Above: by the runs here alone. As published, of {counted(len(judged), 'claim')}: {at_scale}.")
+    with st.container(horizontal=True, gap="large"):
+        for verdict in VERDICTS:
+            words = "Claims, by runs at the published scale alone."
+            st.metric(verdict.capitalize(), scale[verdict], help=words, width="content")
+    for task in _tasks(judged):
+        here = Counter(judgement.on(task) for judgement in judged)
+        said = ", ".join(f"{here[verdict]} {verdict}" for verdict in VERDICTS if here[verdict])
+        st.caption(
+            f"On {plain(task)}, which is another matter: {said}. A claim that its runs disagree on is inconclusive."
+        )
+
+
+def _tasks(judged: Sequence[Judgement]) -> list[str]:
+    return sorted({row.task for judgement in judged for row in judgement.rows})
 
 
 def _show_table(published: Published, judged: Sequence[Judgement]) -> list[Judgement]:
     """The table, filtered; returns the claims that passed."""
-    tasks = sorted({row.task for judgement in judged for row in judgement.rows})
+    tasks = _tasks(judged)
     left, right = st.columns(2)
     verdicts = left.multiselect("Verdict of these runs", VERDICTS, key="verdict", bind="query-params")
     chosen = right.multiselect("Tested on", [*tasks, NO_TASK], key="tested", bind="query-params")
@@ -81,9 +88,11 @@ def _show_table(published: Published, judged: Sequence[Judgement]) -> list[Judge
         table.drop(columns="id"),
         hide_index=True,
         height=TABLE_HEIGHT,
+        placeholder=ABSENT,
         column_config={
             "claim": st.column_config.TextColumn(width="medium"),
             "ours": st.column_config.NumberColumn(format="%.4g"),
+            "seeds": st.column_config.NumberColumn(format="%d"),
             "paper": st.column_config.LinkColumn(display_text="open"),
         },
     )
@@ -110,31 +119,13 @@ def _lines(published: Published, judgement: Judgement) -> list[dict[str, object]
             "arms": short(_arms(row)),
             "metric": row.metric,
             "ours": row.mean,
-            "95 % interval": interval_in_words(row),
-            "claimed": bounds_in_words(row),
+            "95 % interval": row.interval_in_words,
+            "claimed": row.bounds_in_words,
             "seeds": len(row.pairs),
         }
         for row in judgement.rows
     ]
     return [{**told, **line, **rest} for line in lines or [unmeasured]]
-
-
-def interval_in_words(row: Row) -> str:
-    """From where to where, and why there is nothing where there is nothing."""
-    if row.changed_nothing:
-        return "changed nothing"
-    if row.interval is None:
-        return "one seed"
-    prior = ", by what others vary" if row.interval.method == "prior" else ""
-    return f"{row.interval.low:+.4g} to {row.interval.high:+.4g}{prior}".replace("-", "−")
-
-
-def bounds_in_words(row: Row) -> str:
-    """Where the claim has the number: "below 0", "above 2 and below 3"."""
-    least, most = row.bounds
-    words = [f"above {least:.4g}"] if least is not None else []
-    words += [f"below {most:.4g}"] if most is not None else []
-    return " and ".join(words)
 
 
 def _show_one(published: Published, passed: Sequence[Judgement]) -> None:
@@ -168,8 +159,8 @@ def _show_row(row: Row) -> None:
     """One pair of arms: the number, how sure, and every run."""
     with st.container(border=True):
         st.markdown(
-            f"**{plain(_arms(row))}**, {plain(row.title)}: {row.mean:.4g} ({interval_in_words(row)}; "
-            f"claimed {bounds_in_words(row)}): **{row.verdict}**"
+            f"**{plain(_arms(row))}**, {plain(row.title)}: {row.mean:.4g} ({row.interval_in_words}; "
+            f"claimed {row.bounds_in_words}): **{row.verdict}**"
         )
         st.markdown(" · ".join(_pair(pair) for pair in row.pairs))
         kept_from = [*row.below_scale, *([row.another_reference] if row.another_reference else [])]

@@ -1,5 +1,6 @@
 """The page "Compare": arms of one board side by side, and how sure we are of what sets them apart."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,19 +8,22 @@ import pandas as pd
 import streamlit as st
 
 from harness.intervals import COUNTED
+from harness.spec import RunConfig
 from harness.text_table import counted
-from leaderboard import compare_charts, compare_queries, links, pictures
+from leaderboard import charts, compare_charts, compare_queries, links, pictures
 from leaderboard.answers import cached
 from leaderboard.choice import Choice, choose
 from leaderboard.differences import judged_arms
+from leaderboard.drawing import draw
 from leaderboard.text import plain, short
 from leaderboard.view import View
 
 MOST_ARMS = 8
 FIRST_ARMS = 4
-STAND_IN = " on stand-in latents"
+ABSENT = "–"
 COUNTS = (1, 4, 16)
 GRIDS_IN_A_ROW = 4
+CHARTS_IN_A_ROW = 2
 
 
 def show(view: View) -> None:
@@ -28,7 +32,8 @@ def show(view: View) -> None:
     choice = choose(view)
     if choice is None:
         return
-    runs = cached(compare_queries.runs, view, choice.board)
+    judged = cached(judged_arms, view, choice.board, choice.metric, choice.better)
+    runs = compare_queries.named(cached(compare_queries.runs, view, choice.board), judged)
     arms = compare_queries.arms(runs)
     if arms.empty:
         st.info("No run of this board has a value of this metric: choose another one in the sidebar.")
@@ -38,13 +43,14 @@ def show(view: View) -> None:
     if not picked:
         st.info("Pick at least one arm.")
         return
-    chosen = arms[arms["arm"].isin(picked)]
-    _show_differences(runs, picked, choice)
-    _show_over_backbones(view, chosen, choice)
-    _show_cost(arms, chosen, choice)
-    _show_curves(view, runs[runs["arm"].isin(picked)], chosen)
-    _show_effects(view, runs, chosen, choice)
-    _show_samples(view, runs[runs["arm"].isin(picked)])
+    chosen, of_chosen = arms[arms["arm"].isin(picked)], runs[runs["arm"].isin(picked)]
+    _show_differences(runs, arms, picked, choice)
+    _show_over_backbones(judged, runs, chosen, choice)
+    if choice.metric not in COUNTED:
+        _show_cost(arms, chosen, choice)
+    _show_curves(view, of_chosen, chosen)
+    _show_effects(view, judged, runs, chosen, choice)
+    _show_samples(view, of_chosen)
 
 
 def _pick(arms: pd.DataFrame) -> list[str]:
@@ -69,104 +75,108 @@ def _pick(arms: pd.DataFrame) -> list[str]:
     )
 
 
-def _show_differences(runs: pd.DataFrame, picked: Sequence[str], choice: Choice) -> None:
+def _show_differences(runs: pd.DataFrame, arms: pd.DataFrame, picked: Sequence[str], choice: Choice) -> None:
     st.subheader("Differences, seed by seed")
-    table = compare_queries.pairwise(runs, picked, choice.metric, choice.better)
+    table = compare_queries.pairwise(runs, arms, picked, choice.metric, choice.better)
     if table.empty:
         st.info("Two arms that are measured make a difference: pick another one.")
         return
-    table = table.assign(name=[_minus(str(row.second), str(row.first)) for row in table.itertuples()])
+    rows = {str(arm.arm): arm for arm in arms[arms["arm"].isin(picked)].itertuples()}
+    table = table.assign(name=[_minus(rows[str(each.second)], rows[str(each.first)]) for each in table.itertuples()])
     paired = table[table["pairs"] > 0]
     if not paired.empty:
-        st.altair_chart(compare_charts.differences(paired, f"difference in {short(choice.metric)}"))
-    _show_table(table, choice)
+        draw(charts.differences, paired, f"difference in {short(choice.metric)}")
+    _show_table(table)
     st.caption(
-        "The arm named first less the one named after the minus, over the seeds that both have. ± 95 % is Student's t "
-        "over those differences; one seed of a Fréchet distance gets what repeated arms of this board vary by. "
-        "Arms of two backbones share their seeds, and little else: such a difference is between backbones."
+        "The arm named first less the one named after the minus, over the seeds that both have: what it does there, "
+        "against the other. ± 95 % is Student's t over those differences; one seed of a Fréchet distance gets what "
+        "repeated arms of this board vary by, and is a hint at most. Arms of two backbones share their seeds, and "
+        "little else: such a difference is larger or smaller, and says nothing of registers."
     )
 
 
-def _minus(second: str, first: str) -> str:
+def _minus(second: Any, first: Any) -> str:
     """Two arms with a minus between; the backbone stands once where it is the same."""
-    backbone = first.partition(" ")[0]
-    return f"{second} − {first.removeprefix(f'{backbone} ') if second.startswith(f'{backbone} ') else first}"
+    return f"{second.arm} − {short(first.label) if first.backbone == second.backbone else first.arm}"
 
 
-def _show_over_backbones(view: View, chosen: pd.DataFrame, choice: Choice) -> None:
+def _show_over_backbones(judged: pd.DataFrame, runs: pd.DataFrame, chosen: pd.DataFrame, choice: Choice) -> None:
     """One preset against none on every backbone of the board, whichever were picked."""
     presets = [preset for preset in dict.fromkeys(chosen["registers"]) if preset != "none"]
     if not presets:
         return
     st.subheader("One preset over all backbones")
     preset = st.selectbox("Preset", presets, format_func=short, key="preset", bind="query-params")
-    judged = cached(judged_arms, view, choice.board, choice.metric, choice.better)
-    table = compare_queries.over_backbones(judged, preset)
+    names = dict(zip(runs["arm_id"], runs["arm"], strict=True))
+    table = compare_queries.over_backbones(judged, names, preset)
     if table.empty:
         st.info("No run with this preset has a matched run without registers that was measured alike.")
         return
-    st.altair_chart(compare_charts.differences(table, f"{short(preset)} − none"))
-    _show_table(table, choice)
+    draw(charts.differences, table, f"{short(preset)} − none, {short(choice.metric)}")
+    _show_table(table)
     st.caption(in_short(table))
 
 
 def in_short(table: pd.DataFrame) -> str:
     """Of how many differences what is shown."""
     counts = table["verdict"].value_counts()
-    shown = [
-        f"{verdict} on {counts[verdict]}" for verdict in ("better", "worse", "larger", "smaller") if verdict in counts
-    ]
-    rest = len(table) - sum(counts.get(verdict, 0) for verdict in ("better", "worse", "larger", "smaller"))
-    shown += [f"nothing is shown on {rest}"] if rest else []
-    return f"Against none, of {counted(len(table), 'arm')} with this preset: {'; '.join(shown)}."
+    said = "; ".join(f"{verdict} on {counts[verdict]}" for verdict in charts.VERDICTS if verdict in counts)
+    return f"Against none, of {counted(len(table), 'arm')} with this preset: {said}."
 
 
-def _show_table(table: pd.DataFrame, choice: Choice) -> None:
+def _show_table(table: pd.DataFrame) -> None:
     """Differences in numbers and in words."""
-    shown = pd.DataFrame({"difference of": table["name"], "seeds": table["pairs"], "difference": table["difference"]})
-    shown["± 95 %"] = table["half_width"]
+    shown = pd.DataFrame({"difference of": table["name"], "shows": list(map(_words, table["pairs"], table["verdict"]))})
+    shown["difference"], shown["± 95 %"] = table["difference"].to_numpy(), table["half_width"].to_numpy()
     if "share" in table:
-        shown["share of none"] = 100 * table["share"]
-    shown["in words"] = [_words(row, choice) for _, row in table.iterrows()]
-    st.dataframe(shown, hide_index=True, column_config=_rounded())
+        shown["share of none"] = 100 * table["share"].to_numpy()
+    shown["seeds"] = table["pairs"].to_numpy()
+    st.dataframe(shown, hide_index=True, placeholder=ABSENT, column_config=_rounded())
 
 
-def _words(row: pd.Series, choice: Choice) -> str:
-    if not row["pairs"]:
+def _words(pairs: int, verdict: str) -> str:
+    if not pairs:
         return "no seed in common"
-    if row["verdict"] == "not known":
-        return "one seed: how sure is not known"
-    if row["difference"] == 0 and row["half_width"] == 0 and choice.metric not in COUNTED:
-        return "equal to the last digit: the two did the same"
-    said = "may be equal" if row["verdict"] == "nothing shown" else row["verdict"]
-    return f"{said} (one seed, by what others vary)" if row["method"] == "prior" else str(said)
+    return "one seed: how sure is not known" if verdict == "not known" else verdict
 
 
 def _show_cost(arms: pd.DataFrame, chosen: pd.DataFrame, choice: Choice) -> None:
+    """For each backbone its arms and its front: what a pass costs says nothing of another backbone's latents."""
     st.subheader("Quality against cost")
     is_all = st.toggle("All arms of the board", key="all", bind="query-params")
     shown = (arms if is_all else chosen).dropna(subset=["gflops"])
     if shown.empty:
         st.info("None of these arms has counted GFLOPs.")
         return
-    front = compare_queries.front(shown, choice.better)
-    st.altair_chart(compare_charts.quality_against_gflops(shown, front, short(choice.metric), choice.better))
+    of_backbones = [arms_of for _, arms_of in shown.groupby("backbone", sort=False)]
+    for start in range(0, len(of_backbones), CHARTS_IN_A_ROW):
+        row = of_backbones[start : start + CHARTS_IN_A_ROW]
+        for column, arms_of in zip(st.columns(max(len(row), min(len(of_backbones), 2))), row, strict=False):
+            with column:
+                _show_front(arms_of, choice)
+    st.caption(
+        "Dashed: the Pareto front, by means over seeds. Bars are one standard deviation over seeds, so that arms whose "
+        "bars overlap may change places. GFLOPs are those of one forward pass of the denoiser; encoder and decoder "
+        "are not in them, and training for longer is not either: arms that were are hollow, and not on the front."
+    )
+
+
+def _show_front(arms: pd.DataFrame, choice: Choice) -> None:
+    """The arms of one backbone, in a picture and in words."""
+    of_one_length = arms[~arms["has_other_length"]]
+    front = compare_queries.front(of_one_length, choice.better)
+    st.markdown(f"**{plain(str(arms['backbone'].iloc[0]))}**")
+    draw(compare_charts.quality_against_gflops, arms, front, short(choice.metric), choice.better)
     if not front:
         st.caption("Of this metric neither direction is better: there is no front.")
         return
-    means = shown.set_index("arm")
     named = "; ".join(
-        f"{plain(arm)} ({means['gflops'][arm]:.3g} GFLOPs, {means['mean'][arm]:.4g}"
-        f"{', one seed' if means['measured'][arm] == 1 else ''})"
-        for arm in front
+        f"{plain(str(arm.label))} ({arm.gflops:.3g} GFLOPs, {arm.mean:.4g}{', one seed' if arm.measured == 1 else ''})"
+        for arm in of_one_length.set_index("arm").loc[front].itertuples()
     )
     st.markdown(
-        f"**On the Pareto front** (no other of the {len(shown)} arms shown is as cheap and better, or as good and "
-        f"cheaper): {named}."
-    )
-    st.caption(
-        "By means over seeds; bars are one standard deviation over seeds, so that arms whose bars overlap may change "
-        "places. GFLOPs are those of one forward pass of the denoiser; encoder and decoder are not in them."
+        f"**On the Pareto front** (no other of {counted(len(of_one_length), 'arm')} here is as cheap and better, or as "
+        f"good and cheaper): {named}."
     )
 
 
@@ -181,55 +191,64 @@ def _show_curves(view: View, runs: pd.DataFrame, chosen: pd.DataFrame) -> None:
         if not of_backbone.empty:
             if chosen["backbone"].nunique() > 1:
                 st.markdown(f"**{plain(str(backbone))}**")
-            st.altair_chart(compare_charts.learning_curves(of_backbone, arms))
+            draw(compare_charts.learning_curves, of_backbone, arms)
     st.caption(
         "Mean over seeds; the band is from the least to the most of any seed. Losses of two backbones differ in kind."
     )
 
 
-def _show_effects(view: View, runs: pd.DataFrame, chosen: pd.DataFrame, choice: Choice) -> None:
+def _show_effects(view: View, judged: pd.DataFrame, runs: pd.DataFrame, chosen: pd.DataFrame, choice: Choice) -> None:
+    """A map of one preset's arms that differ in count and start block alone."""
     with_tokens = runs[runs["count"].notna() & runs["backbone"].isin(chosen["backbone"])]
-    backbones = list(dict.fromkeys(with_tokens["backbone"]))
-    if not backbones:
+    settings = compare_queries.settings(with_tokens)
+    if not settings:
         return
     st.subheader("How many registers, and from which block")
     left, right = st.columns(2)
-    backbone = left.selectbox("Backbone", backbones, format_func=short, key="backbone", bind="query-params")
-    presets = _with_most_cells(with_tokens[with_tokens["backbone"] == backbone], chosen)
+    setting = left.selectbox(
+        "Backbone", list(settings), format_func=lambda each: short(settings[each]), key="backbone", bind="query-params"
+    )
+    of_setting = with_tokens[with_tokens["setting"] == setting]
+    presets = _with_most_cells(of_setting, chosen)
     preset = right.selectbox("Registers", presets, format_func=short, key="tokens", bind="query-params")
-    cells = compare_queries.effects(runs, backbone, preset)
+    cells = compare_queries.effects(judged, runs, setting, preset)
     if cells.empty:
         st.info("No pair of runs, with and without these registers, was measured alike.")
     else:
-        title = f"difference to none{compare_charts.arrow(choice.better)}"
-        st.altair_chart(compare_charts.effect_map(cells, title))
-        st.caption("In each cell the mean difference to none, and in brackets the number of pairs that it rests on.")
+        draw(compare_charts.effect_map, cells, f"difference to none{compare_charts.arrow(choice.better)}")
+        st.caption(
+            "Each cell is one arm: its mean difference to none, ± 95 %, and how many pairs of runs it rests on. Pale: "
+            "zero is inside, or nothing is sure of one seed. The colours reach as far as any interval."
+        )
     if len(cells) <= 1:
-        depth = cached(compare_queries.depth, view, choice.board, backbone)
+        run = of_setting[of_setting["registers"] == preset].iloc[0]
+        config = RunConfig.model_validate_json(cached(compare_queries.config_of, view, str(run["record_id"])))
         st.markdown("There is one cell only." if len(cells) else "There is no cell yet.")
         st.markdown("This sweep fills the map; runs that have a record are not repeated:")
-        st.code(sweep_command(backbone, preset, choice.board.task, depth), language="bash", wrap_lines=True)
+        st.code(sweep_command(config), language="bash", wrap_lines=True)
 
 
 def _with_most_cells(with_tokens: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
     """The presets of these runs: those with most cells of the map first, and among equals those that were picked."""
-    cells = with_tokens.groupby("registers").apply(
-        lambda found: found[["count", "start_block"]].drop_duplicates().shape[0]
-    )
+    cells = with_tokens.groupby("registers")["arm_id"].nunique()
     picked = set(chosen["registers"])
     return sorted(cells.index, key=lambda preset: (-cells[preset], preset not in picked, preset))
 
 
-def sweep_command(backbone: str, preset: str, task: str, depth: int | None) -> str:
-    """What to run for a map of count and start block: first, quarter and middle block, where the depth is known."""
-    starts = sorted({0, depth // 4, depth // 2}) if depth else [0]
-    name = backbone.removesuffix(STAND_IN)
-    latents = " --set latents.kind=stand-in" if backbone.endswith(STAND_IN) else ""
-    return (
-        f"python -m harness sweep --task {task} --backbone {name} --registers {preset} --seeds 0-2{latents}"
-        f" --set registers.denoiser.count={','.join(map(str, COUNTS))}"
-        f" --set registers.denoiser.start_block={','.join(map(str, starts))}"
-    )
+def sweep_command(config: RunConfig) -> str:
+    """What to run for a map of count and start block of a run's backbone and preset: first, quarter and middle block.
+
+    The file of a backbone from elsewhere is named in capitals where it lies: nobody knows that here.
+    """
+    depth = int(config.network["depth"])
+    starts = sorted({0, depth // 4, depth // 2})
+    name = f"PATH/{config.third_party.file}:{config.exact_name}" if config.third_party else config.exact_name
+    words = ["python", "-m", "harness", "sweep", "--task", config.task.name, "--backbone", name]
+    words += ["--registers", config.registers.preset, "--seeds", "0-2"]
+    words += ["--set", "latents.kind=stand-in"] if config.latents.kind == "stand-in" else []
+    words += ["--set", f"registers.denoiser.count={','.join(map(str, COUNTS))}"]
+    words += ["--set", f"registers.denoiser.start_block={','.join(map(str, starts))}"]
+    return shlex.join(words)
 
 
 def _show_samples(view: View, runs: pd.DataFrame) -> None:
@@ -270,5 +289,6 @@ def _rounded() -> dict[str, Any]:
     return {
         "difference": st.column_config.NumberColumn(format="%.4g"),
         "± 95 %": st.column_config.NumberColumn(format="%.3g"),
+        "seeds": st.column_config.NumberColumn(format="%d"),
         "share of none": st.column_config.NumberColumn(format="%.1f %%"),
     }

@@ -12,6 +12,8 @@ from harness.outlier_records import OutlierStatistics
 from leaderboard import compare_queries, links, norm_maps, outlier_charts, outlier_queries
 from leaderboard.answers import cached
 from leaderboard.choice import choose
+from leaderboard.differences import judged_arms
+from leaderboard.drawing import draw
 from leaderboard.norm_maps import NormMaps
 from leaderboard.text import plain
 from leaderboard.view import View
@@ -49,7 +51,8 @@ def show(view: View) -> None:
     choice = choose(view)
     if choice is None:
         return
-    runs = cached(compare_queries.runs, view, choice.board)
+    judged = cached(judged_arms, view, choice.board, choice.metric, choice.better)
+    runs = compare_queries.named(cached(compare_queries.runs, view, choice.board), judged)
     picked = _pick(runs, asked, cached(outlier_queries.largest, view, choice.board))
     shown = [_shown(view, run) for run in _with_matched(runs, picked)]
     st.markdown(" · ".join(f"[{plain(each.name)}]({links.RUN}{each.run_id})" for each in shown))
@@ -135,7 +138,7 @@ def _show_heat_map(statistics: pd.DataFrame, column: str, name: str, top: float,
     if statistics[column].isna().all():
         st.info("This older record did not measure it.")
     else:
-        st.altair_chart(outlier_charts.heat_map(statistics, column, "", top, bottom))
+        draw(outlier_charts.heat_map, statistics, column, "", top, bottom)
 
 
 def _show_kinds(table: pd.DataFrame, shown: Sequence[Shown]) -> None:
@@ -144,15 +147,15 @@ def _show_kinds(table: pd.DataFrame, shown: Sequence[Shown]) -> None:
     left, right = st.columns(2)
     with left:
         st.markdown("**A few tokens**: patches whose norm is far above the others'. These are what registers address.")
-        st.altair_chart(outlier_charts.over_blocks(table, "max_over_median", "largest patch / median", presets))
+        draw(outlier_charts.over_blocks, table, "max_over_median", "largest patch / median", presets)
     with right:
         st.markdown("**A few channels**: large for all patches alike. Registers do not address these.")
         if table["large_channels"].isna().all():
             st.info("These older records did not count large channels.")
         else:
-            st.altair_chart(outlier_charts.over_blocks(table, "large_channels", "large channels", presets))
+            draw(outlier_charts.over_blocks, table, "large_channels", "large channels", presets)
     st.markdown("**How much of the largest patch lies in three channels**")
-    st.altair_chart(outlier_charts.over_blocks(table, "channel_share", "share of its energy", presets))
+    draw(outlier_charts.over_blocks, table, "channel_share", "share of its energy", presets)
     st.caption(
         "Lines are means over noise levels, bands from the least to the most of any. A large token whose energy lies "
         "in three channels is large there alone; a channel counts as large where its median over the patches is above "
@@ -173,7 +176,7 @@ def _show_registers(table: pd.DataFrame, shown: Sequence[Shown]) -> None:
             if table[column].isna().all():
                 st.info(f"These older records did not measure the {title}.")
             else:
-                st.altair_chart(outlier_charts.over_blocks(table, column, f"{title} / median patch", presets))
+                draw(outlier_charts.over_blocks, table, column, f"{title} / median patch", presets)
     st.caption("In units of the median patch of the same image; 1 is a register as large as the median patch.")
 
 
