@@ -126,7 +126,7 @@ def board_speed(results: Path, count: int) -> BoardSpeed:
         file = folder / database.DATABASE
         opened = _answer("open the database", lambda: database.snapshot(file).close())
         with contextlib.closing(database.snapshot(file)) as connection:
-            answers = [opened, *(_answer(name, ask) for name, ask in _questions(connection, folder).items())]
+            answers = [opened, *(_answer(name, ask) for name, ask in _questions(connection).items())]
     return BoardSpeed(count, visits, tuple(answers))
 
 
@@ -146,7 +146,7 @@ def _visits(folder: Path) -> Iterator[Visit]:
                     yield Visit(f"{name}: {label}", visitor.turn(widget).whole, CLICK)
 
 
-def _questions(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, Callable[[], Any]]:
+def _questions(connection: duckdb.DuckDBPyConnection) -> dict[str, Callable[[], Any]]:
     """What the pages ask for their largest board, by the functions that they ask with."""
     largest = queries.boards(connection).iloc[0]
     task, protocol = str(largest["task"]), str(largest["protocol"])

@@ -10,6 +10,7 @@ import streamlit as st
 from harness.database import DATABASE, snapshot
 from harness.database_rows import RUNS, WITHDRAWN
 from harness.errors import UserError, disk_error
+from harness.published import CLAIM_COLUMNS
 
 INDEX = "run `python -m harness index`, then load this page again"
 
@@ -56,7 +57,7 @@ def _snapshot(path: str, digest: str) -> duckdb.DuckDBPyConnection:  # noqa: ARG
     except duckdb.Error as error:
         # DuckDB's own words name the folder, which is no business of the public's.
         raise UserError(f"{DATABASE} cannot be read: it is damaged, or no database", INDEX) from error
-    for table, columns in (("runs", RUNS), ("withdrawn", WITHDRAWN)):
+    for table, columns in (("runs", RUNS), ("withdrawn", WITHDRAWN), ("claims", CLAIM_COLUMNS)):
         found = connection.execute("SELECT column_name FROM information_schema.columns WHERE table_name = $1", [table])
         if missing := set(columns) - {name for (name,) in found.fetchall()}:
             raise UserError(f"{DATABASE} is of another version: {table} has no {', '.join(sorted(missing))}", INDEX)
