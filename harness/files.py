@@ -36,13 +36,16 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 def write_new(path: Path, content: bytes) -> None:
     """`write_whole` for bytes that never take another file's place, whoever else writes at the same moment.
 
-    Raises UserError where the file exists.
+    Raises UserError where the file exists, or no file can be made there.
     """
 
     def write(part: Path) -> None:
         part.write_bytes(content)
 
-    _write_and_place(path, write, _place_new)
+    try:
+        _write_and_place(path, write, _place_new)
+    except FileNotFoundError as error:  # a folder that takes no files, as those of /proc, or was removed meanwhile
+        raise _takes_no_file(path.parent) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -146,6 +149,25 @@ def require_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise disk_error(folder, error) from error
+
+
+def require_place(file: Path) -> None:
+    """Raise UserError unless a file can be put there, in whose place another file may stand.  Nothing is made."""
+    if file.is_dir():
+        raise UserError(f"{file} is a folder", f"name a file: {file / 'report.md'}")
+    folder = next(each for each in file.absolute().parents if os.path.lexists(each))
+    probe = folder / f".probe.{secrets.token_hex(4)}.part"
+    try:
+        probe.touch()
+        probe.unlink()
+    except FileNotFoundError as error:
+        raise _takes_no_file(folder) from error
+    except OSError as error:
+        raise disk_error(file, error) from error
+
+
+def _takes_no_file(folder: Path) -> UserError:
+    return UserError(f"no file can be made in {folder}", "choose another folder")
 
 
 def force_to_disk(path: Path) -> None:

@@ -102,7 +102,7 @@ class Session:
         places: Mapping[str, Callable[[], str]] = {
             "DIR": lambda: str(self.images),
             "RUN_ID": lambda: self._newest().stem.rpartition("-")[2],
-            "RECORD": lambda: str(self._newest().relative_to(self.checkout)),
+            "RECORD": lambda: self.git("ls-files", "results/measured/*.json").split()[-1],
             "BRANCH": lambda: self.git("for-each-ref", "--format=%(refname:short)", "refs/heads/results").split()[-1],
         }
         return places[word]() if word in places else word

@@ -11,6 +11,7 @@ from harness.cli import main
 from harness.contributing import check
 from harness.contributing.new import write_backbone
 from harness.records import RunRecord
+from harness.spec import Execution, RunConfig
 from tests.builders import QUICK
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +48,10 @@ def test_new_writes_one_file_and_says_what_to_do_with_it(here: Path, capsys: pyt
         ("2fast", "cannot name a backbone"),
         ("../net", "cannot name a backbone"),
         ("n" * 41, "cannot name a backbone"),
+        ("none", "none is a preset of registers"),
+        ("wide-mlp", "is a preset of registers"),
+        ("harness", "is a package of this repository"),
+        ("leaderboard", "is a package of this repository"),
     ],
 )
 def test_new_refuses_what_cannot_be_a_name(name: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +63,28 @@ def test_new_refuses_a_file_that_is_no_python(here: Path, capsys: pytest.Capture
     assert main(["new", "my-net", "--local", "my-net"]) == 2
     assert "add --local my-net.py" in capsys.readouterr().err
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [
+        ("torch.py", "would be imported in place of Python's torch"),
+        ("nets/json.py", "choose another file: --local nets/my_json.py"),
+        ("/proc/x.py", "/proc"),
+        (f"{'n' * 300}.py", "that path is too long"),
+    ],
+)
+def test_new_refuses_a_file_that_cannot_be_or_would_hide_a_module(
+    here: Path, file: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "my-net", "--local", file]) == 2
+    assert problem in capsys.readouterr().err
+    assert not list(here.iterdir())
+
+
+def test_a_backbone_may_be_called_as_a_package_elsewhere_is(here: Path) -> None:
+    """baselines/torch.py hides no torch: it is baselines.torch."""
+    assert main(["new", "torch", "--local", "net.py"]) == 0
 
 
 @pytest.mark.parametrize("name", ["mine", "a" * 20 + "-" + "b" * 19])
@@ -96,6 +123,57 @@ def test_check_tries_a_backbone_and_writes_its_report(
     monkeypatch.setattr(check, "OF_AN_ARM", ())
     assert main(words) == 0
     assert sorted((here / "runs/check").rglob("measured/digits/mine/*.json")) == records, "runs were made again"
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_the_work(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, problem in ((".", "is a folder"), ("/proc/x/report.md", "/proc")):
+        assert main(["check", "sitt", "--out", place]) == 2
+        assert problem in capsys.readouterr().err
+    assert main(["check", "sitt", "--out", "nowhere/report.md"]) == 2
+    assert "there is no backbone" in capsys.readouterr().err
+    assert not list(here.iterdir()), "a folder was made for a report that is not written"
+
+
+def test_an_interrupted_check_tries_no_promise_again_that_was_kept(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contract, "presets", lambda: ["none"])
+    write_backbone("mine", here / "mine.py")
+    words = ["check", "mine.py:mine", "--registers", "none", *SETS, "--threads", "1", "--device", "cpu"]
+    tried: list[str] = []
+
+    def what_breaks(promise: contract.Promise, config: RunConfig) -> str | None:
+        if len(tried) == 3:
+            tried.append("")
+            raise KeyboardInterrupt
+        tried.append(promise.name)
+        return "seen" if promise.name == "time-matters" else None
+
+    monkeypatch.setattr(check, "what_breaks", what_breaks)
+    monkeypatch.setattr(check, "OF_AN_ARM", ())
+    assert main(words) == 130
+    assert main(words) == 1
+    first, again = tried[: tried.index("")], tried[tried.index("") + 1 :]
+    assert len(first) == 3
+    assert not set(first) & set(again)
+    assert main(words) == 1
+    assert tried[-1] == "time-matters", "what is broken is tried again"
+    assert len(tried) == len(contract.OF_A_FAMILY) + 2
+
+
+@pytest.mark.parametrize(("asked", "steps"), [((), check.REHEARSED_STEPS), (("recipe.steps=7",), 7)])
+def test_a_rehearsal_is_short_unless_steps_are_asked_for(
+    here: Path, asked: tuple[str, ...], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def run(config: RunConfig) -> None:
+        seen.append(config.training_steps)
+
+    monkeypatch.setattr(check, "run", run)
+    of_it = check.Asked("sit", (), asked, is_quick=False, execution=Execution(device="cpu"))
+    list(check._trained(of_it, ("none", "dsr"), here))
+    assert seen == [steps, steps]
 
 
 def test_check_says_which_promise_is_broken_and_exits_with_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

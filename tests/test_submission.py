@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -466,8 +467,17 @@ def test_copies_that_git_does_not_know_are_named(
     shutil.copytree(place / "results", checkout / "results", dirs_exist_ok=True)
     said = submit(ids["none"])
     (line,) = [line for line in said.out.splitlines() if "before you pull" in line]
-    assert f"{ids['none']}.json" in line
-    assert "moments" not in line, "that one lies in the workspace"
+    branch = f"results/sit-none-{ids['none']}"
+    copies = [path for path in _on(checkout, branch) if (checkout / path).exists()]
+    others = list((checkout / "results").rglob(f"*{ids['dsr']}*"))
+    assert len(copies) == len(others) == 3, "the moments lie in the workspace"
+    subprocess.run(["bash", "-c", line.partition("copies: ")[2]], cwd=checkout, check=True)
+    assert not [path for path in copies if (checkout / path).exists()]
+    assert all(path.exists() for path in others)
+    assert (checkout / "untracked.txt").exists()
+    _git(checkout, "merge", "--quiet", "--ff-only", branch)
+    subprocess.run(["bash", "-c", line.partition("copies: ")[2]], cwd=checkout, check=True)
+    assert all((checkout / path).exists() for path in copies), "what git knows stays"
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -493,3 +503,40 @@ def test_withdraw_says_what_to_commit(place: Path, ids: dict[str, str], capsys: 
     assert "learning rate" in tombstone.read_text()
     assert record.read_bytes() == before
     assert main([*words, "once more, with another reason"]) == 2
+
+
+def _withdraw(place: Path, named: str, results: str = "results") -> int:
+    return main(["withdraw", named, "--results", str(place / results), "--reason", "the learning rate was wrong"])
+
+
+def test_a_record_is_withdrawn_by_the_id_of_its_run(
+    place: Path, ids: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (record,) = (place / "results").rglob(f"*{ids['none']}.json")
+    assert _withdraw(place, ids["none"][:-1] + "x") == 2
+    assert f"did you mean {ids['none']}?" in capsys.readouterr().err
+    second = record.with_name(f"20990101T000000000000Z-{ids['none']}.json")
+    shutil.copy(record, second)
+    assert _withdraw(place, ids["none"]) == 2
+    assert f"has 2 records\n  -> name the file of one: {record}, {second}" in capsys.readouterr().err
+    second.unlink()
+    assert _withdraw(place, ids["none"]) == 0
+    assert (place / "results" / "withdrawn" / record.name).is_file()
+
+
+def test_a_record_that_nobody_else_has_is_deleted_and_not_withdrawn(
+    place: Path, checkout: Path, ids: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "results" / "measured", checkout / "results" / "measured")
+    (record,) = (checkout / "results").rglob(f"*{ids['none']}.json")
+    assert _withdraw(checkout, ids["none"]) == 2
+    said = capsys.readouterr().err
+    assert "was never merged" in said
+    assert not (checkout / "results" / "withdrawn").exists()
+    _git(checkout, "add", "results")
+    _git(checkout, "commit", "-qm", "merged")
+    assert _withdraw(checkout, str(record)) == 0
+    (remedy,) = re.findall(r"rm .*", said)
+    subprocess.run(["bash", "-c", remedy], cwd=checkout, check=True)
+    assert not list((checkout / "results" / "measured").rglob(f"*{ids['none']}*"))
+    assert list((checkout / "results" / "measured").rglob(f"*{ids['dsr']}*"))

@@ -4,11 +4,14 @@ And the comparison that they post: what a pull request's records change, told in
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,6 @@ import yaml
 
 import harness.cli
 from harness.contributing.comparison import KINDS, MOST_LINES, compare, main, plain, verdict
-from harness.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 GITHUB = ROOT / ".github"
@@ -87,7 +89,7 @@ def test_nothing_that_a_stranger_wrote_stands_in_a_shell_or_a_script(workflow: s
 
 
 def test_records_are_read_by_the_code_of_the_base_alone() -> None:
-    assert set(_events("records")) == {"pull_request"}
+    assert _events("records") == "pull_request", "a filter of paths does not see the 301st file"
     base, head = (s["with"] for s in _steps("records") if s.get("uses", "").startswith("actions/checkout"))
     assert (base["path"], head["path"]) == ("base", "head")
     assert base["ref"] == "${{ github.event.pull_request.base.sha }}"
@@ -106,6 +108,146 @@ def test_the_comment_follows_the_records_and_shows_a_text_that_can_do_nothing() 
     assert "isFile()" in script
     assert "run.head_sha" in script, "which pull request it is may not come from the artifact"
     assert "JSON.parse" not in script
+
+
+def test_a_comparison_that_failed_is_uploaded_too() -> None:
+    (upload,) = (step for step in _steps("records") if step.get("uses", "").startswith("actions/upload-artifact"))
+    (download,) = (step for step in _steps("comment") if step["uses"].startswith("actions/download-artifact"))
+    assert upload["if"] == "always()"
+    assert download["continue-on-error"] is True
+
+
+def test_what_is_pushed_to_main_is_compared_with_what_main_was() -> None:
+    pushed, other = (step for step in _job("tests", "records")["steps"] if "harness validate" in step.get("run", ""))
+    assert pushed["env"] == {"BASE": "${{ github.event.before }}"}
+    assert pushed["run"].endswith('--base "$BASE"')
+    assert pushed["if"] == "github.event_name == 'push' && !github.event.created"
+    assert other["if"] == "github.event_name != 'push' || github.event.created"
+
+
+def test_what_judges_results_has_owners() -> None:
+    lines = [line.split() for line in (GITHUB / "CODEOWNERS").read_text().splitlines() if line.startswith("/")]
+    assert all((ROOT / path.lstrip("/")).exists() for path, _ in lines)
+    owned = {path for path, _ in lines}
+    assert {f"/harness/{name}.py" for name in ("store", "withdrawals", "moment_files", "recomputing")} <= owned
+    assert {"/results/", "/harness/contributing/", "/tests/submissions/", "/harness/record_versions.py"} <= owned
+
+
+# GitHub's side of the comment's script: what its calls answer, and what it was asked to write.
+_GITHUB = """
+const given = JSON.parse(require('fs').readFileSync(0, 'utf8'));
+const written = [];
+const rest = {
+  pulls: {
+    list: () => given.open, listFiles: () => given.files, get: async () => ({data: given.pull}),
+  },
+  issues: {
+    listComments: () => given.comments,
+    createComment: async told => written.push(['create', told.body]),
+    updateComment: async told => written.push([told.comment_id, told.body]),
+  },
+};
+const github = {rest, paginate: async (call, told) => call(told)};
+const core = {notice: text => written.push(['notice', text])};
+const context = {repo: {}, payload: {workflow_run: given.run}};
+const script = Object.getPrototypeOf(async () => {}).constructor('github', 'context', 'core', 'require', given.script);
+script(github, context, core, require).then(() => console.log(JSON.stringify(written)));
+"""
+
+
+@dataclass
+class Posted:
+    """What the comment's script sees, and `post` what it writes: pairs of how, and the text."""
+
+    place: Path
+    text: str | None = "1 new file"
+    files: tuple[str, ...] = ("results/a.json",)
+    changed_files: int | None = None
+    comments: tuple[Mapping[str, Any], ...] = ()
+    run: Mapping[str, Any] = field(
+        default_factory=lambda: {"head_sha": "abc", "head_branch": "b", "head_repository": {"owner": {"login": "me"}}}
+    )
+    moved_to: str = "abc"
+
+    def post(self) -> list[tuple[Any, str]]:
+        if self.text is not None:
+            (self.place / "comparison").mkdir()
+            (self.place / "comparison/comparison.txt").write_text(self.text)
+        changed = len(self.files) if self.changed_files is None else self.changed_files
+        given = {
+            "script": next(step["with"]["script"] for step in _steps("comment") if "script" in step.get("with", {})),
+            "run": self.run,
+            "open": [{"number": 7, "head": {"sha": "abc"}}],
+            "pull": {"number": 7, "head": {"sha": self.moved_to}, "changed_files": changed},
+            "files": [{"filename": name} for name in self.files],
+            "comments": self.comments,
+        }
+        done = subprocess.run(
+            ["node", "-e", _GITHUB],
+            input=json.dumps(given),
+            env={**os.environ, "RUNNER_TEMP": str(self.place)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [(how, told) for how, told in json.loads(done.stdout)]
+
+
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="the script of a workflow is JavaScript")
+
+
+@needs_node
+def test_a_comment_shows_what_was_found_between_fences(tmp_path: Path) -> None:
+    ((how, body),) = Posted(tmp_path, "two ``` new\u202e files").post()
+    assert how == "create"
+    assert body.endswith("```text\ntwo " + 3 * "'" + " new? files\n```\n")
+    assert "Results at abc" in body
+
+
+@needs_node
+@pytest.mark.parametrize("name", [".github/workflows/records.yml", "harness/contributing/rules.py"])
+def test_a_pull_request_that_changes_the_checks_gets_one_sentence(tmp_path: Path, name: str) -> None:
+    ((_, body),) = Posted(tmp_path, "all is well", files=("results/a.json", name)).post()
+    assert "changes the checks themselves" in body
+    assert "all is well" not in body
+
+
+@needs_node
+def test_a_pull_request_with_more_files_than_are_listed_gets_one_sentence(tmp_path: Path) -> None:
+    ((_, body),) = Posted(tmp_path, "all is well", files=("README.md",), changed_files=4000).post()
+    assert "more files than can be listed" in body
+    assert "all is well" not in body
+
+
+@needs_node
+def test_a_pull_request_without_results_gets_no_comment(tmp_path: Path) -> None:
+    assert Posted(tmp_path, files=("README.md", ".github/CODEOWNERS")).post() == []
+
+
+@needs_node
+def test_where_there_is_no_comparison_the_comment_says_so(tmp_path: Path) -> None:
+    ((_, body),) = Posted(tmp_path, text=None).post()
+    assert "There is no comparison: the log" in body
+
+
+@needs_node
+def test_a_comment_takes_the_place_of_its_own_and_of_no_other(tmp_path: Path) -> None:
+    mark = "<!-- dsr-bench: comparison -->"
+    theirs = (
+        {"id": 1, "user": {"login": "evil[bot]", "type": "Bot"}, "body": mark},
+        {"id": 2, "user": None, "body": mark},
+    )
+    ours = {"id": 3, "user": {"login": "github-actions[bot]", "type": "Bot"}, "body": mark}
+    ((how, _),) = Posted(tmp_path, comments=(*theirs, ours)).post()
+    assert how == 3
+
+
+@needs_node
+def test_a_fork_that_is_gone_and_a_branch_that_moved_on_are_left_alone(tmp_path: Path) -> None:
+    gone = Posted(tmp_path, None, run={"head_sha": "abc", "head_branch": "b", "head_repository": None})
+    assert gone.post() == [("notice", "The fork is gone.")]
+    assert Posted(tmp_path, None, moved_to="def").post() == [("notice", "The pull request moved on meanwhile.")]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
@@ -128,18 +270,15 @@ def _require_module(module: str, words: list[str]) -> None:
         case "harness":
             harness.cli._parser().parse_args(own)
         case "harness.contributing.comparison":
-            with pytest.raises(UserError, match="is no folder with results"):
-                main([word.replace("../", "/nowhere/") for word in own if word not in _verdict_of(own)])
+            with pytest.raises(SystemExit, match="0"):
+                main([*own, "--help"])
+            place = own.index("--out")
+            assert {"--base", "--head", "--verdict"} <= set(own[:place:2]), own
         case "pip":
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             assert set(re.findall(r"\[(\w+)\]", own[-1])) <= set(extras), own
         case _:
             assert module == "pytest", module
-
-
-def _verdict_of(words: list[str]) -> list[str]:
-    place = words.index("--verdict")
-    return words[place : place + 2]
 
 
 @pytest.mark.parametrize("form", sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda form: form.stem)
@@ -207,10 +346,19 @@ def test_a_comparison_writes_nowhere_but_to_its_file_and_follows_no_link(two: tu
     (head / ".leaderboard.duckdb.lock").symlink_to(victim)
     (head / "measured" / "linked.json").symlink_to(victim)
     before = sorted(head.rglob("*"))
-    main(["--base", str(base), "--head", str(head), "--out", str(head.parent / "out.txt")])
+    assert main(["--base", str(base), "--head", str(head), "--out", str(head.parent / "out.txt")]) == 0
     assert sorted(head.rglob("*")) == before
     assert victim.read_text() == "precious"
     assert "linked" not in (head.parent / "out.txt").read_text()
+
+
+def test_a_comparison_that_cannot_be_made_is_told_where_it_would_stand(two: tuple[Path, Path]) -> None:
+    base, out = two[0], two[0].parent / "out.txt"
+    words = ["--base", str(base), "--head", str(base / "nowhere"), "--out", str(out)]
+    assert main([*words, "--verdict", str(base / "no.json")]) == 2
+    validated, compared = out.read_text().rstrip().split("\n\n")
+    assert "could not be validated" in validated
+    assert compared.startswith(f"The results could not be compared:\n{base}/nowhere is no folder with results: name")
 
 
 def test_text_of_strangers_is_one_short_line_without_anything_that_hides() -> None:

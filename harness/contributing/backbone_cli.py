@@ -31,10 +31,10 @@ def _add_new(verbs: Any) -> None:
 def _add_check(verbs: Any) -> None:
     check = verbs.add_parser(
         "check",
-        help="try a backbone: its promises, its costs, and two minutes on the digits",
+        help="try a backbone: its promises, its costs, and a rehearsal on the digits",
         description="Try what every backbone promises, with every register preset; count parameters and GFLOPs; learn "
-        "the digits with and without registers; and write a report in Markdown for the pull request. An interrupted "
-        "check goes on with its runs, below RUNS/check. Exits with 1 where a promise is broken.",
+        "the digits with and without registers, in few steps; and write a report in Markdown for the pull request. An "
+        "interrupted check goes on from what it found, kept below RUNS/check. Exits with 1 where a promise is broken.",
     )
     check.add_argument("backbone", metavar="NAME", help="a family (sit), or one of a file of yours (path/file.py:mine)")
     check.add_argument(
@@ -68,11 +68,11 @@ def _new(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from harness.files import require_writable, write_text
+    from harness.files import require_place, write_text
     from harness.spec import Execution
 
     if options.out is not None:
-        require_writable(options.out.parent)
+        require_place(options.out)
     from harness.contributing.check import NONE, Asked, check
     from harness.contributing.check_report import report, verdict
 

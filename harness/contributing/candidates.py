@@ -2,12 +2,15 @@
 
 import difflib
 import hashlib
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from harness import store
 from harness.attachments import MOST_BYTES, Attachment, Kind, path_beside, read_whole
+from harness.contributing.history import history_of
 from harness.errors import UserError, first_few
 from harness.records import RunRecord, SampleGrid
 from harness.withdrawals import is_withdrawn
@@ -68,10 +71,47 @@ def find_candidate(run_id: str, places: Places, moments: Wanted) -> Candidate:
     return Candidate(record, files, ())
 
 
+def published_record(results: Path, named: str) -> Path:
+    """The file of a record that is named by itself, or by the id of the one run that it is of.
+
+    Raises UserError where there is neither, and for a run with several records.
+    """
+    path = Path(named)
+    if path.is_file():
+        return path
+    files = [file for file in store.files(results) if file.stem.endswith(f"-{named}")]
+    if not files:
+        raise UserError(
+            f"there is neither a file {named} nor a record of a run of that id in {results}",
+            f"{_nearest(named, _published(results))}name the record's file or its run; --results says where to look",
+        )
+    if len(files) > 1:
+        listed = ", ".join(map(str, sorted(files)))
+        raise UserError(f"run {named} has {len(files)} records", f"name the file of one: {listed}")
+    return files[0]
+
+
+def require_merged(results: Path, record: Path) -> None:
+    """Raise UserError where git says that a record was never among the results that others have.
+
+    Where there is no history to ask, or the file is no record below the results, nothing is said.
+    """
+    history = history_of(results, None)
+    if history is None:
+        return
+    committed = history.committed if history.base else history.tracked
+    name = os.path.relpath(record.resolve(), results.resolve())
+    if name.startswith(os.pardir) or name in committed:
+        return
+    raise UserError(
+        f"{record} was never merged, so that nobody else has it: there is nothing to withdraw",
+        f"delete it with what lies beside it: rm {shlex.quote(str(record.with_suffix('')))}.*",
+    )
+
+
 def known_runs(places: Places) -> set[str]:
     """The ids of all runs that have a record."""
-    published = {path.stem.rpartition("-")[2] for path in store.files(places.results)}
-    return published | {path.parent.name for path in places.runs.glob("*/record.json")}
+    return _published(places.results) | {path.parent.name for path in places.runs.glob("*/record.json")}
 
 
 @dataclass(frozen=True)
@@ -105,6 +145,10 @@ class _Origin:
         return beside if beside is not None and beside.is_file() else own
 
 
+def _published(results: Path) -> set[str]:
+    return {path.stem.rpartition("-")[2] for path in store.files(results)}
+
+
 def _origin(run_id: str, places: Places) -> _Origin:
     known = known_runs(places)
     if run_id not in known:
@@ -125,14 +169,17 @@ def _origin(run_id: str, places: Places) -> _Origin:
 
 
 def _unknown(run_id: str, known: set[str], places: Places) -> UserError:
-    begin = sorted(each for each in known if run_id and each.startswith(run_id))
-    near = begin or difflib.get_close_matches(run_id, sorted(known), n=3, cutoff=LIKE)
-    guess = f"did you mean {' or '.join(near[:3])}? " if near else ""
     here = f"known: {first_few(sorted(known), NAMED)}" if known else "no run has a record yet"
     return UserError(
         f"there is no run {run_id!r} in {places.results} nor in {places.runs}",
-        f"{guess}{here}; --results and --runs say where to look",
+        f"{_nearest(run_id, known)}{here}; --results and --runs say where to look",
     )
+
+
+def _nearest(run_id: str, known: set[str]) -> str:
+    begin = sorted(each for each in known if run_id and each.startswith(run_id))
+    near = begin or difflib.get_close_matches(run_id, sorted(known), n=3, cutoff=LIKE)
+    return f"did you mean {' or '.join(near[:3])}? " if near else ""
 
 
 def _require_small(run_id: str, attachment: Attachment, origin: _Origin) -> None:

@@ -93,8 +93,8 @@ def _digits(checked: Checked) -> Iterator[str]:
         [*_measured(plain, others), _outliers(checked.runs), _runs(checked.runs)],
     )
     yield (
-        "One seed each: a difference inside its interval shows nothing; `run --seeds 0-2` measures it. "
-        "These runs are a rehearsal, and no results."
+        f"A rehearsal in {plain.record.config.training_steps:,} steps, one seed each, and no results: a difference "
+        "inside its interval shows nothing. `run --seeds 0-2` measures it."
     )
 
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,8 +41,11 @@ class Side:
     database: duckdb.DuckDBPyConnection
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the comparison of two results folders.  Raises UserError where one is no folder."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the comparison of two results folders, or why there is none: the text is all that a reader gets to see.
+
+    Returns 0, or 2 where there is none.
+    """
     parser = argparse.ArgumentParser(prog="python -m harness.contributing.comparison", description=__doc__)
     parser.add_argument("--base", type=Path, required=True, metavar="DIR", help="the results as they are")
     parser.add_argument("--head", type=Path, required=True, metavar="DIR", help="the results as they would be")
@@ -49,7 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the text goes")
     options = parser.parse_args(arguments)
     said = [] if options.verdict is None else verdict(options.verdict, options.head)
-    write_text(options.out, "\n\n".join([*said, compare(options.base, options.head)]) + "\n")
+    try:
+        compared, code = compare(options.base, options.head), 0
+    except UserError as error:
+        compared, code = f"The results could not be compared:\n{_told(error)}", 2
+    write_text(options.out, "\n\n".join([*said, compared]) + "\n")
+    return code
 
 
 def compare(base: Path, head: Path) -> str:
@@ -71,13 +80,17 @@ def verdict(file: Path, head: Path) -> list[str]:
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, FileNotFoundError):
         return ["The files could not be validated: the log of the job says why."]
     faults = [_sentence(head, fault, "problem", "remedy") for fault in found["faults"]]
     remarks = [_sentence(head, remark, "says") for remark in found["remarks"]]
     refused = f"Refused, for {counted(len(faults), 'fault')}:" if faults else "Every file passes the checks."
     said = [_titled(refused, faults)]
     return [*said, _titled("Remarks:", remarks)] if remarks else said
+
+
+def _told(error: UserError) -> str:
+    return f"{plain(error.problem, LONGEST_REASON)}: {plain(error.remedy, LONGEST_REASON)}"
 
 
 def _sentence(head: Path, found: Mapping[str, str], *fields: str) -> str:
@@ -167,8 +180,7 @@ class _Arm:
 
 def _arms(database: duckdb.DuckDBPyConnection, board: Board, metric: str) -> dict[str, _Arm]:
     """The arms of a board by their ids, in the order of their names."""
-    ids = database.execute("SELECT DISTINCT run_id, arm_id FROM runs").df()
-    runs = queries.runs(database, board).merge(ids, on="run_id")
+    runs = queries.runs(database, board)
     if runs.empty:
         return {}
     arms = (
@@ -241,4 +253,4 @@ def _shortened(lines: list[str], headers: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,16 +1,20 @@
 """Write the files of a new backbone, which run as they are."""
 
+import importlib.util
 import keyword
+import os
 import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
 
-from harness import registry
+import dsr
+from harness import registry, third_party
 from harness.errors import UserError
 from harness.files import write_new
 
+OUR_PACKAGES = (*third_party.OURS, "leaderboard", "tests")
 _SECTION = re.compile(r"^=== (?P<title>.+)\n", re.MULTILINE)
 
 
@@ -20,11 +24,16 @@ def write_backbone(name: str, local: Path | None) -> list[Path]:
     Raises UserError for a name that is taken or cannot be one, a file that exists, and a folder that is no checkout.
     """
     registry.require_new_name(name)
-    if keyword.iskeyword(name) or keyword.issoftkeyword(name):
-        raise UserError(f"{name} is a word of Python's", "choose another name: my-net")
+    for is_taken, kind in (
+        (keyword.iskeyword(name) or keyword.issoftkeyword(name), "a word of Python's"),
+        (name in dsr.PRESETS, "a preset of registers"),
+        (name in OUR_PACKAGES, "a package of this repository"),
+    ):
+        if is_taken:
+            raise UserError(f"{name} is {kind}", "choose another name: my-net")
     texts = _in_baselines(name) if local is None else {_local(local): _text(name, *_LOCAL)}
     for path in texts:
-        if path.exists():
+        if os.path.lexists(path):
             raise UserError(f"{path} exists already, and is never overwritten", "choose another name, or move it away")
     for path, text in texts.items():
         write_new(path, text.encode())
@@ -49,6 +58,11 @@ def _in_baselines(name: str) -> Mapping[Path, str]:
 def _local(path: Path) -> Path:
     if path.suffix != ".py":
         raise UserError(f"{path} does not end in .py", f"add --local {path.with_suffix('.py')}")
+    if path.stem.isidentifier() and importlib.util.find_spec(path.stem) is not None:
+        raise UserError(
+            f"{path} would be imported in place of Python's {path.stem} by whatever is started beside it",
+            f"choose another file: --local {path.with_stem('my_' + path.stem)}",
+        )
     return path
 
 

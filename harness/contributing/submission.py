@@ -1,5 +1,6 @@
 """Put records of runs on a branch that is ready for a pull request."""
 
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Submitted:
 
 
 def submit(wish: Wish, place: Path) -> Submitted:
-    """Make a branch of the checkout around `place` whose one commit adds the records, once they are found valid.
+    """Make a branch of the checkout around `place` whose one commit adds the records, if `validate` accepts them.
 
     Nothing else of the checkout changes.  Raises UserError for an unknown run, a record of uncommitted code unless
     those are allowed, one that was submitted already, whatever `validate` refuses, and what git refuses.
@@ -73,7 +74,7 @@ def submit(wish: Wish, place: Path) -> Submitted:
         staged = Path(folder).resolve()
         remarks = _validated(checkout, files, staged, wish.references)
         arms = [_Arm(each.record, _matched(each.record, staged / RESULTS)) for each in candidates]
-    notes = (*_notes(candidates), *remarks, *_missing(arms, wish.places), *_in_the_way(checkout, files))
+    notes = (*_notes(candidates), *remarks, *_missing(arms, wish.places), *_in_the_way(checkout, files, branch))
     message = _message(arms)
     commit = checkout.add_branch(branch, files, message)
     return Submitted(branch, checkout.start, commit, message, tuple(files), notes)
@@ -197,8 +198,13 @@ def _missing(arms: Sequence[_Arm], places: Places) -> Iterator[str]:
         yield f"{words}; make it, and submit it too: {again.command}{needed}"
 
 
-def _in_the_way(checkout: Checkout, files: Mapping[str, bytes]) -> Iterator[str]:
-    """Git overwrites no file that it does not know, were it the same: it would not pull what was merged."""
-    known = [path for path in files if (checkout.root / path).exists() and not checkout.holds("HEAD", path)]
-    if known:
-        yield f"once this is merged, and before you pull: rm {' '.join(known)}"
+def _in_the_way(checkout: Checkout, files: Mapping[str, bytes], branch: str) -> Iterator[str]:
+    """Git overwrites no file that it does not know, were it the same: it would not pull what was merged.
+
+    `git clean` removes of these files none that git knows, whatever is checked out by then.
+    """
+    if any((checkout.root / path).exists() and not checkout.holds("HEAD", path) for path in files):
+        yield (
+            "once this is merged, and before you pull, remove your own copies: "
+            f"git diff -z --name-only {checkout.commit[:12]} {shlex.quote(branch)} | xargs -0 git clean -fq --"
+        )

@@ -46,9 +46,10 @@ def _add_withdraw(verbs: Any) -> None:
     withdraw = verbs.add_parser(
         "withdraw",
         help="take a record back, with a reason",
-        description="Write a file that says why a record no longer counts. The record itself stays where it is.",
+        description="Write a file that says why a record no longer counts. The record itself stays where it is. One "
+        "that was never merged needs none: it is deleted.",
     )
-    withdraw.add_argument("record", metavar="RECORD", type=Path, help="the record's file")
+    withdraw.add_argument("record", metavar="RECORD", help="the record's file, or the id of its run")
     withdraw.add_argument("--reason", required=True, metavar="TEXT", help="what is wrong with it, for those who ask")
     add_results(withdraw)
     withdraw.set_defaults(verb=_withdraw)
@@ -70,8 +71,12 @@ def _submit(options: argparse.Namespace) -> None:
 
 
 def _withdraw(options: argparse.Namespace) -> None:
+    from harness.contributing.candidates import published_record, require_merged
     from harness.withdrawals import withdraw
 
-    tombstone = withdraw(Path(options.results), options.record, options.reason)
-    print(f"withdrawn {options.record}\nfile      {tombstone}")
+    results = Path(options.results)
+    record = published_record(results, options.record)
+    require_merged(results, record)
+    tombstone = withdraw(results, record, options.reason)
+    print(f"withdrawn {record}\nfile      {tombstone}")
     print(f"next      git add {tombstone}, commit it alone on a branch, and open a pull request that says why")
