@@ -9,15 +9,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from harness.errors import UserError
 from harness.files import write_text
 from harness.frozen import Frozen, PositiveFloat, PositiveInt
+from harness.plain_files import reason_of
 from harness.records import Measurement, Provenance
 from harness.registers import RegisterConfig
 from harness.spec import RunConfig
-from harness.store import Problem, reason_of
+from harness.store import Problem, content_of
 
 BENCH = "bench"
 
@@ -30,6 +31,12 @@ class Quartiles(Frozen):
     median: PositiveFloat
     first_quartile: PositiveFloat
     third_quartile: PositiveFloat
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "Quartiles":
+        if not self.first_quartile <= self.median <= self.third_quartile:
+            raise ValueError("quartiles ascend, with the median between them")
+        return self
 
     def __str__(self) -> str:
         return f"{self.median:.4g} ({self.first_quartile:.4g} to {self.third_quartile:.4g})"
@@ -68,7 +75,7 @@ class BenchRecord(Frozen):
     command: str
     settings: dict[str, str]
     device: str
-    cases: tuple[BenchCase, ...]
+    cases: tuple[BenchCase, ...] = Field(min_length=1)
     provenance: Provenance
 
     @property
@@ -158,9 +165,12 @@ def _seconds_per_image(case: BenchCase) -> float:
 
 
 def _read(path: Path) -> StoredBench | Problem:
+    content = content_of(path)
+    if isinstance(content, Problem):
+        return content
     try:
-        record = BenchRecord.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
+        record = BenchRecord.model_validate_json(content)
+    except ValidationError as error:
         return Problem(path, reason_of(error))
     if path.parent.name != record.subject:
         return Problem(path, f"this record belongs into {BENCH}/{record.subject}/, and counts only there")

@@ -22,7 +22,7 @@ def serve(results: Path, *, port: int, address: str, headless: bool) -> None:
     _require_free(address, port)
     if not is_current(results):
         for problem in rebuild(results).problems:
-            say(f"left out: {problem.path}: {problem.reason}")
+            say(f"left out: {problem}")
     code = subprocess.call(server_command(results, port=port, address=address, headless=headless))
     if code > 0:
         raise UserError(f"the board's server stopped with code {code}", "its own message stands above")

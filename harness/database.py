@@ -5,7 +5,9 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import database_rows as rows
-from harness.bench_records import read_benches
+from harness.bench_records import BENCH, read_benches
 from harness.contributing.refusals import refusals
 from harness.database_rows import Columns, Row
 from harness.errors import UserError, disk_error
-from harness.evaluation_store import read_each_evaluation
+from harness.evaluation_store import EVALUATIONS, read_each_evaluation
 from harness.published import (
     CLAIM_COLUMNS,
     CLAIMS,
@@ -31,8 +33,8 @@ from harness.published import (
     read_published,
 )
 from harness.record_rows import take_all
-from harness.store import Problem
-from harness.withdrawals import read_withdrawals, withdrawn_paths
+from harness.store import MEASURED, Problem
+from harness.withdrawals import WITHDRAWN, read_withdrawals, withdrawn_paths
 
 DATABASE = "leaderboard.duckdb"
 
@@ -65,20 +67,24 @@ class Index:
 def rebuild(results: Path) -> Index:
     """Build the database anew beside the old one, and swap it in whole: a reader sees the old or the new.
 
-    Malformed files are named and left out, never touched.
+    Malformed files are named and left out, never touched.  Raises UserError where one of the folders of records, or a
+    file of the database, is a link.
     """
     database = results / DATABASE
     part = database.with_name(f".{DATABASE}.{secrets.token_hex(4)}.part")
     try:
         results.mkdir(parents=True, exist_ok=True)
-        with (results / f".{DATABASE}.lock").open("w") as lock:
+        _require_own_files(results)
+        with _opened(results / f".{DATABASE}.lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # or a slow rebuild would put back an older view
+            began = time.time_ns()
             _sweep(results, f".{DATABASE}.*.part*")
             with contextlib.closing(duckdb.connect(str(part), config=_SETTINGS)) as connection:
                 connection.begin()  # as one change: else DuckDB writes again what it wrote of a table so far
                 records, problems = _fill(connection, results)
                 connection.commit()
                 connection.execute("CHECKPOINT")  # when it closes, DuckDB says nothing of a disk that is full
+            os.utime(part, ns=(began, began))  # what changes from now on is newer
             os.replace(part, database)
     except OSError as error:
         raise disk_error(database, error) from error
@@ -92,14 +98,48 @@ def rebuild(results: Path) -> Index:
     return Index(database, records, problems)
 
 
+def is_current(results: Path) -> bool:
+    """Whether nothing that the database is made from, our own code included, changed since its last rebuild began."""
+    try:
+        began = (results / DATABASE).stat().st_mtime_ns
+        made_from = [entry for entry in results.iterdir() if entry.name not in (DATABASE, f".{DATABASE}.lock")]
+        return max(map(_newest, [*made_from, Path(__file__).parent])) < began
+    except OSError:
+        return False
+
+
+def _newest(place: Path) -> int:
+    """When a file, or anything in a folder, was last written, added or removed, in ns."""
+    return max(path.lstat().st_mtime_ns for path in (place, *place.rglob("*")))
+
+
 def snapshot(database: Path) -> duckdb.DuckDBPyConnection:
-    """A copy of the database in memory, so that no reader holds the file that the next rebuild replaces."""
-    connection = duckdb.connect(":memory:")
-    source = str(database).replace("'", "''")
-    connection.execute(f"ATTACH '{source}' AS stored (READ_ONLY)")
-    connection.execute("COPY FROM DATABASE stored TO memory")
-    connection.execute("DETACH stored")
-    return connection
+    """The database as it is now, to be read: a copy that nobody else knows, as the next rebuild replaces the file.
+
+    The copy has no name any more once it is open.  Raises duckdb.Error where the file is no database.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / DATABASE
+        shutil.copyfile(database, copy)
+        return duckdb.connect(str(copy), read_only=True)
+
+
+def _require_own_files(results: Path) -> None:
+    """Raise UserError where what is read or written here lies elsewhere."""
+    folders = (results / name for name in (MEASURED, EVALUATIONS, BENCH, PUBLISHED, WITHDRAWN))
+    for path in (*folders, *results.glob(f"*{DATABASE}*")):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link: what lies elsewhere is no part of the results", f"remove it: rm {path}")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A file to lock, made where there is none, its content left as it is."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _sweep(results: Path, pattern: str) -> None:
@@ -128,7 +168,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, results: Path) -> tuple[int, li
     stored, unread = read_benches(results)
     benches = (row for each in stored if each.path not in refused for row in rows.bench_rows(results, each))
     _whole(connection, "benches", rows.BENCHES, benches)
-    published = _accepted(read_published(results), results / PUBLISHED, refused)
+    published = _accepted(read_published(results, refused.keys()), results / PUBLISHED, refused)
     _whole(connection, "published", PUBLISHED_COLUMNS, published_rows(published))
     _whole(connection, "claims", CLAIM_COLUMNS, claim_rows(published))
     problems += [*unread, *(Problem(path, reason) for path, reason in published.problems)]

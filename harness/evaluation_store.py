@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from harness.errors import UserError
 from harness.evaluation_records import EvaluationRecord
 from harness.files import write_text
-from harness.store import Problem, reason_of
+from harness.plain_files import reason_of
+from harness.store import Problem, content_of
 
 EVALUATIONS = "evaluations"
 
@@ -59,9 +60,12 @@ def read_each_evaluation(results: Path) -> Iterator[StoredEvaluation | Problem]:
 
 
 def _read(path: Path) -> StoredEvaluation | Problem:
+    content = content_of(path)
+    if isinstance(content, Problem):
+        return content
     try:
-        record = EvaluationRecord.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
+        record = EvaluationRecord.model_validate_json(content)
+    except ValidationError as error:
         return Problem(path, reason_of(error))
     if not path.stem.endswith(record.evaluation_id):
         return Problem(path, f"the file's name does not end in its evaluation_id {record.evaluation_id}")

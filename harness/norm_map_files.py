@@ -14,12 +14,10 @@ from harness.attachments import MOST_BYTES, Attachment, attach
 from harness.data import spread_evenly
 from harness.images import Pixels
 from harness.metrics.outliers import BlockNorms, probed_indices
+from harness.norm_map_records import LONGEST_SIDE, MOST_IMAGES, MOST_LEVELS, SAID, NormMapsSaid
 from harness.source import Source
 from harness.spec import RunConfig
 
-MOST_IMAGES, MOST_LEVELS = 4, 5
-LONGEST_SIDE = 256
-SAID = "norm maps"
 # Where not all blocks fit, noise levels are left out before fewer blocks than these are kept.
 FEWEST_BLOCKS = 8
 HEADER = 2**14
@@ -67,13 +65,13 @@ class NormMapRecorder:
             "patches": np.array([[[patches for patches, _ in row] for row in rows] for rows in norms]),
             "registers": np.array([[[_filled(own, width) for _, own in row] for row in rows] for rows in norms]),
         }
-        said = {
-            "blocks": blocks,
-            "depth": depth,
-            "noise_levels": self._levels,
-            "image_numbers": self._indices[self._numbers].tolist(),
-        }
-        return attach(path, arrays, (SAID, json.dumps(said)))
+        said = NormMapsSaid(
+            blocks=tuple(blocks),
+            depth=depth,
+            noise_levels=self._levels,
+            image_numbers=tuple(self._indices[self._numbers].tolist()),
+        )
+        return attach(path, arrays, (SAID, json.dumps(said.model_dump())))
 
     def _that_fit(self, depth: int, room: int) -> tuple[list[float], list[int]]:
         """Of the noise levels and the blocks, evenly, as many as so many bytes have room for."""

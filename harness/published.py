@@ -1,7 +1,8 @@
 """What others published, as data: the figures that they print, each with its source (no torch)."""
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -9,7 +10,9 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from harness.claims import Claim, Claims
+from harness.contributing.strict_json import MOST_BYTES
 from harness.frozen import Frozen, NonNegativeFloat, PositiveFloat, PositiveInt
+from harness.plain_files import NotPlainError, read_plain, reason_of
 
 PUBLISHED: Final = "published"
 CLAIMS: Final = "claims"
@@ -177,16 +180,17 @@ class Published:
         return {figure.id: figure for source in self.sources for figure in source.figures}
 
 
-def read_published(results: Path) -> Published:
+def read_published(results: Path, newcomers: Collection[Path] = ()) -> Published:
     """Read and check the published record; malformed files are named and left out, never touched.
 
+    Of two files with the same figure the first by name keeps it, but for `newcomers`, which yield to all others.
     A claim that rests on a figure or a source that there is not makes the file of claims malformed.
     """
     sources: dict[str, Source] = {}
     problems: list[tuple[Path, str]] = []
     taken: dict[str, str] = {}
     folder = results / PUBLISHED
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=lambda path: (path in newcomers, path)):
         if path.stem == CLAIMS:
             continue
         source = _read(path, Source)
@@ -198,7 +202,7 @@ def read_published(results: Path) -> Published:
         taken |= {figure.id: source.name for figure in source.figures}
     claims: Sequence[Claim] = ()
     path = folder / f"{CLAIMS}.json"
-    if path.is_file():
+    if os.path.lexists(path):
         found = _read(path, Claims)
         reason = found if isinstance(found, str) else next(_unfounded(found, sources, taken), "")
         if isinstance(found, str) or reason:
@@ -250,7 +254,12 @@ CLAIM_COLUMNS: Final[Mapping[str, str]] = {
     "id": "VARCHAR",
     "text": "VARCHAR",
     "source": "VARCHAR",
+    "title": "VARCHAR",
+    "arxiv": "VARCHAR",
+    "url": "VARCHAR",
     "place": "VARCHAR",
+    "test": "VARCHAR",
+    "setting": "VARCHAR",
     "expects": "VARCHAR",
     "figures": "VARCHAR",
     "disputed_by": "VARCHAR",
@@ -276,10 +285,14 @@ def published_rows(published: Published) -> list[dict[str, Any]]:
 
 
 def claim_rows(published: Published) -> list[dict[str, Any]]:
-    """One row of scalars for each claim."""
+    """One row of scalars for each claim, with what its source is called; its test and its setting are JSON."""
+    sources = {source.name: source for source in published.sources}
     return [
         {
+            **sources[claim.source].model_dump(include={"title", "arxiv", "url"}),
             **claim.model_dump(include={"id", "text", "source", "place", "note"}),
+            "test": claim.test.model_dump_json(),
+            "setting": claim.setting.model_dump_json(),
             "expects": claim.test.words,
             "figures": "; ".join(claim.figures),
             "disputed_by": "; ".join(claim.disputed_by),
@@ -291,13 +304,11 @@ def claim_rows(published: Published) -> list[dict[str, Any]]:
 def _read(path: Path, model: type[_Model]) -> _Model | str:
     """A file as a model, or why it is none."""
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(read_plain(path, MOST_BYTES))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return f"{place}: {first['msg']}" if place else str(first["msg"])
-    except OSError as error:
-        return error.strerror or str(error)
+        return reason_of(error)
+    except NotPlainError as error:
+        return error.reason
 
 
 def _misplaced(path: Path, source: Source, taken: Mapping[str, str]) -> str:

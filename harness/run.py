@@ -140,7 +140,7 @@ def _publish(results: Path, record: RunRecord, space: Workspace) -> Path:
     norm_maps = read_whole(space.norm_maps, record.norm_maps) if record.norm_maps else None
     path = store.append(results, record, picture, norm_maps)
     for problem in database.rebuild(results).problems:
-        say(f"left out of the database: {problem.path}: {problem.reason}")
+        say(f"left out of the database: {problem}")
     return path
 
 

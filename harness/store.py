@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import stat
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,9 +11,11 @@ from pydantic import ValidationError
 from harness.attachments import attachment_of, path_beside
 from harness.comparability import conditions_of
 from harness.contributing import strict_json
+from harness.contributing.verdict import shown
 from harness.errors import UserError
 from harness.files import write_bytes, write_new
 from harness.identity import Identity
+from harness.plain_files import NotPlainError, read_plain, reason_of
 from harness.record_versions import read_record
 from harness.records import RunRecord
 from harness.spec import RunConfig
@@ -22,16 +23,24 @@ from harness.withdrawals import is_withdrawn, withdrawn_paths
 
 MEASURED = "measured"
 NO_OFFSET = timedelta(0)
-LONGEST_PLACE = 120
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file among the records that is none, and why: by which rule of `validate`."""
+    """A file among the records that is none, and why: by which rule of `validate`.
+
+    The reason is in ASCII without control characters; so is what str() gives, with the path.
+    """
 
     path: Path
     reason: str
     rule: str = "schema"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", shown(self.reason))
+
+    def __str__(self) -> str:
+        return f"{shown(str(self.path))}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -129,14 +138,9 @@ def read(path: Path) -> Stored | Problem:
 def content_of(path: Path, most_bytes: int = strict_json.MOST_BYTES) -> bytes | Problem:
     """The bytes of a file that is neither a link nor larger than it may be."""
     try:
-        told = path.lstat()
-        if not stat.S_ISREG(told.st_mode):
-            return Problem(path, "it is a link or no plain file: a record is a file of its own", "place")
-        if told.st_size > most_bytes:
-            return Problem(path, f"it has {told.st_size:,} bytes, and may have {most_bytes:,}", "size")
-        return path.read_bytes()
-    except OSError as error:
-        return Problem(path, reason_of(error))
+        return read_plain(path, most_bytes)
+    except NotPlainError as error:
+        return Problem(path, error.reason, error.rule)
 
 
 def _record(path: Path, content: bytes) -> RunRecord | Problem:
@@ -154,16 +158,6 @@ def _record(path: Path, content: bytes) -> RunRecord | Problem:
         return read_record(content)
     except ValidationError as error:
         return Problem(path, reason_of(error))
-
-
-def reason_of(error: ValidationError | OSError) -> str:
-    """Why a file is no record, in one line."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    first = error.errors(include_url=False, include_input=False)[0]
-    # Names of fields may come from the file, with whatever is in them.
-    place = ascii(".".join(str(part) for part in first["loc"]))[1:-1][:LONGEST_PLACE]
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 def files(results: Path) -> list[Path]:

@@ -1,24 +1,36 @@
 """Take a record back: it stays where it lies, and a file beside the results says why it no longer counts (no torch)."""
 
 import functools
+import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from harness.contributing import strict_json
 from harness.errors import UserError
 from harness.files import sha256_of, write_new
 from harness.frozen import Frozen
+from harness.plain_files import NotPlainError, read_plain, reason_of
+from harness.record_paths import OF_EVALUATION, OF_RUN
 
 WITHDRAWN = "withdrawn"
 FEWEST_CHARACTERS, MOST_CHARACTERS = 10, 2000
 
-# Whose records may be withdrawn: `results/measured/<task>/<backbone>/`, and `results/evaluations/`.
-_PATH = r"^(measured/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+|evaluations)/[0-9]{8}T[0-9]{12}Z-[0-9a-f]{12}\.json$"
+
+def _require_words(reason: str) -> str:
+    """Dots and blanks say nothing."""
+    if not _has_words(reason):
+        raise ValueError(f"a reason has at least {FEWEST_CHARACTERS} letters")
+    return reason
+
+
+def _has_words(reason: str) -> bool:
+    return sum(map(str.isalnum, reason)) >= FEWEST_CHARACTERS
 
 
 class Withdrawal(Frozen):
@@ -26,9 +38,11 @@ class Withdrawal(Frozen):
 
     schema_version: Literal[1] = 1
     kind: Literal["withdrawal"] = "withdrawal"
-    path: str = Field(pattern=_PATH)
+    path: str = Field(pattern=rf"^({OF_RUN}|{OF_EVALUATION})$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    reason: Annotated[str, Field(min_length=FEWEST_CHARACTERS, max_length=MOST_CHARACTERS)]
+    reason: Annotated[
+        str, Field(min_length=FEWEST_CHARACTERS, max_length=MOST_CHARACTERS), AfterValidator(_require_words)
+    ]
     created: datetime
 
     @property
@@ -59,9 +73,9 @@ def withdraw(results: Path, record: Path, reason: str) -> Path:
     Raises UserError where it is no record's file, has been withdrawn, or the reason is too short to help anybody.
     """
     path = place_of(results, record)
-    if not FEWEST_CHARACTERS <= len(reason.strip()) <= MOST_CHARACTERS:
+    if len(reason.strip()) > MOST_CHARACTERS or not _has_words(reason):
         raise UserError(
-            f"a reason has {FEWEST_CHARACTERS} to {MOST_CHARACTERS} characters, not {len(reason.strip())}",
+            f"a reason has {FEWEST_CHARACTERS} to {MOST_CHARACTERS} characters, {FEWEST_CHARACTERS} of them letters",
             "say what is wrong with the record, so that a reader need not ask",
         )
     try:
@@ -108,13 +122,12 @@ def is_withdrawn(results: Path, record: Path) -> bool:
 
 def _read(results: Path, path: Path) -> StoredWithdrawal | BadWithdrawal:
     try:
-        content = path.read_bytes()
+        content = read_plain(path, strict_json.MOST_BYTES)
         withdrawal = Withdrawal.model_validate_json(content)
-    except OSError as error:
-        return BadWithdrawal(path, error.strerror or str(error))
+    except NotPlainError as error:
+        return BadWithdrawal(path, error.reason)
     except ValidationError as error:
-        first = error.errors()[0]
-        return BadWithdrawal(path, f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg']}")
+        return BadWithdrawal(path, reason_of(error))
     return next((BadWithdrawal(path, reason) for reason in _reasons(results, path, content, withdrawal)), None) or (
         StoredWithdrawal(withdrawal, path)
     )
@@ -124,17 +137,19 @@ def _reasons(results: Path, path: Path, content: bytes, withdrawal: Withdrawal) 
     """Why a withdrawal does not hold."""
     if reason := strict_json.problem_of(content):
         yield reason
-    if path.is_symlink():
-        yield "it is a link, and not a file of its own"
     if path.stem != withdrawal.record_id:
         yield f"the file's name is not that of the record which it withdraws, {withdrawal.record_id}"
     if withdrawal.created.tzinfo is None:
         yield "created has no time zone"
     record = results / withdrawal.path
-    if record.is_file() and _digest(record, record.stat().st_mtime_ns) != withdrawal.sha256:
+    if os.path.lexists(record) and _digest(record, record.lstat().st_mtime_ns) != withdrawal.sha256:
         yield f"it withdraws other bytes than {withdrawal.path} has"
 
 
 @functools.lru_cache(maxsize=256)
-def _digest(path: Path, _changed: int) -> str:
-    return sha256_of(path)
+def _digest(path: Path, _changed: int) -> str | None:
+    """That of a record's bytes; None for what is none."""
+    try:
+        return hashlib.sha256(read_plain(path, strict_json.MOST_BYTES)).hexdigest()
+    except NotPlainError:
+        return None

@@ -23,7 +23,6 @@ GOLDENS = [Path(__file__).parent / "goldens" / name for name in ("backbones", "e
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--goldens", type=Path, help="a golden directory (default: the two in tests/)")
-    parser.addoption("--board-picture", help="where to keep a screenshot of the board on the committed results")
     parser.addoption("--board-pictures", type=Path, help="a folder for screenshots of all its pages on those results")
     parser.addoption("--backbones", type=Path, help="a folder of further backbone files to review")
     parser.addoption("--goldens-strict", action="store_true", help="fail on families that are not implemented yet")

@@ -1,18 +1,12 @@
-"""The leaderboard: the page on real records, in a real browser, in states that nobody wishes for."""
+"""The leaderboard: its pages on real records, and in states that nobody wishes for."""
 
 import hashlib
 import io
 import json
-import os
-import re
 import shutil
 import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -39,7 +33,6 @@ from tests.test_store import make_evaluation, make_record
 
 ROOT = Path(__file__).parent.parent
 APP = Path(leaderboard.__file__).with_name("app.py")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 UGLY = "<script>alert(1)</script> **bold** 🔥 " + "x" * 10_000
 
 
@@ -344,73 +337,6 @@ def _why_not_compared(results: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     assert page.dataframe[0].value["difference"].isna().all()
     (panel,) = [each for each in page.expander if "Not compared" in each.label]
     return "\n".join(panel.dataframe[0].value["not comparable, because"])
-
-
-@contextmanager
-def _server(results: Path, log: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "harness", "board", "--headless", "--port", str(port), "--results", str(results)]
-    with log.open("w") as out:
-        server = subprocess.Popen(words, stdout=out, stderr=out, start_new_session=True)
-        try:
-            _wait(f"http://localhost:{port}/_stcore/health", server)
-            yield f"http://localhost:{port}"
-        finally:
-            os.killpg(server.pid, 15)
-            server.wait()
-
-
-def _wait(address: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        assert server.poll() is None, "the server stopped"
-        try:
-            urllib.request.urlopen(address, timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail("the server did not start in 30 s")
-
-
-@pytest.mark.browser
-def test_the_board_in_a_real_browser(results: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Without an exception in the page, an error in the console, or torch in the server."""
-    if CHROMIUM is None:
-        assert not os.environ.get("CI"), "CI must have chromium"
-        pytest.skip("no chromium: `apt-get install chromium`")
-    from playwright.sync_api import sync_playwright
-
-    picture = request.config.getoption("--board-picture")
-    shown = ROOT / "results" if picture else results
-    log = tmp_path / "server.log"
-    with _server(shown, log) as address, sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        page = browser.new_page(viewport={"width": 1500, "height": 1800})
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address)
-        page.get_by_text("Do registers help here?").wait_for(timeout=60_000)
-        page.locator('[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg').first.wait_for()
-        page.locator('[data-testid="stDataFrame"]:visible').nth(1).wait_for(timeout=60_000)
-        if picture:
-            page.wait_for_timeout(2000)
-            page.screenshot(path=picture)
-        page.goto(f"{address}/run")
-        page.locator('[data-testid="stImage"] img').first.wait_for(timeout=60_000)
-        page.get_by_text("The command that repeats it").wait_for(timeout=60_000)
-        assert page.locator('[data-testid="stException"]').count() == 0
-        width, height = page.locator('[data-testid="stImage"] img').first.evaluate(
-            "e => [e.naturalWidth, e.naturalHeight]"
-        )
-        assert width > 0
-        assert height > 0
-        browser.close()
-    assert errors == []
-    said = log.read_text()
-    assert not re.search(r"Traceback|Exception|Error", said), said
 
 
 def test_a_taken_port_is_said(results: Path, tmp_path: Path) -> None:

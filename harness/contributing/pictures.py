@@ -16,11 +16,14 @@ from harness.records import RunRecord
 from harness.store import Problem
 
 MOST_BYTES: Final = 4 * 2**20
+MOST_UNPACKED: Final = 64 * 2**20
 GAP: Final = 2  # between two images of a grid, see harness.images
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _HEADER: Final = struct.Struct(">IIBBBBB")
 _GREY, _RGB = 0, 2
-_CHUNKS: Final = (b"IHDR", b"IDAT", b"IEND")
+
+# What may stand before each kind of chunk: one header, pixels, and the end.
+_FOLLOWS: Final = {b"IHDR": (b"",), b"IDAT": (b"IHDR", b"IDAT"), b"IEND": (b"IDAT",)}
 _REMEDY: Final = "submit the picture that the run wrote, or the record without one (`samples` null)"
 
 
@@ -57,6 +60,15 @@ def breaches_of_picture(record: RunRecord, path: Path, content: bytes | Problem)
         yield Breach("picture", f"{samples.file} {error}", _REMEDY)
 
 
+def is_plain(content: bytes) -> bool:
+    """Whether these bytes are chunk by chunk such a PNG as we write: only then its header says how large it is."""
+    try:
+        _parsed(content)
+    except _NotPlainError:
+        return False
+    return True
+
+
 def _wanted(record: RunRecord) -> tuple[int, int, int]:
     """(width, height, channels) of a grid without scaling."""
     samples, task = record.samples, record.config.task
@@ -72,6 +84,8 @@ def _require_plain(content: bytes, wanted: tuple[int, int, int]) -> None:
         found = f"{png.width} x {png.height} with {png.channels} channels"
         raise _NotPlainError(f"is {found}: its grid is {wanted[0]} x {wanted[1]} with {wanted[2]}")
     due = png.height * (1 + png.width * png.channels)
+    if due > MOST_UNPACKED:
+        raise _NotPlainError(f"would unpack to {due:,} bytes: at most {MOST_UNPACKED:,}")
     inflated = zlib.decompressobj()
     try:
         rows = inflated.decompress(png.compressed, due + 1)
@@ -82,25 +96,27 @@ def _require_plain(content: bytes, wanted: tuple[int, int, int]) -> None:
     try:
         with Image.open(BytesIO(content), formats=("PNG",)) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _NotPlainError(f"is damaged: {str(error)[:80]}") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _NotPlainError("is damaged: its pixels cannot be read") from error
 
 
 def _parsed(content: bytes) -> _Png:
     if not content.startswith(_SIGNATURE):
         raise _NotPlainError("is no PNG, whatever its name says")
-    header, compressed = b"", []
+    before, header, compressed = b"", b"", []
     at = len(_SIGNATURE)
     for kind, data, after in _chunks(content, at):
-        if kind not in _CHUNKS:
-            raise _NotPlainError(f"has a {kind!a} chunk: ours hold pixels alone")
-        header = data if kind == b"IHDR" and not header else header
+        if kind not in _FOLLOWS or before not in _FOLLOWS[kind]:
+            raise _NotPlainError(f"has a {kind!a} chunk where none belongs: ours are IHDR, IDAT, IEND, pixels alone")
+        if kind == b"IEND" and data:
+            raise _NotPlainError(f"has {len(data):,} bytes in its last chunk, which holds none")
+        header = data if kind == b"IHDR" else header
         compressed += [data] if kind == b"IDAT" else []
-        at = after
+        before, at = kind, after
     if at != len(content):
         raise _NotPlainError(f"goes on for {len(content) - at:,} bytes after its end")
     if len(header) != _HEADER.size:
-        raise _NotPlainError("has no header")
+        raise _NotPlainError("has no header of 13 bytes")
     width, height, depth, colour, *rest = _HEADER.unpack(header)
     if depth != 8 or colour not in (_GREY, _RGB) or any(rest):
         raise _NotPlainError("is not 8-bit grey or RGB without interlacing")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import stat
 import unicodedata
 from collections import defaultdict
@@ -14,21 +15,20 @@ from harness.attachments import MOST_BYTES
 from harness.bench_records import Subject
 from harness.contributing import pictures, strict_json
 from harness.contributing.verdict import Fault
+from harness.record_paths import FOLDER, OF_EVALUATION, OF_RUN, STEM
 
-_FOLDER: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
-_STEM: Final = "[0-9]{8}T[0-9]{12}Z-[0-9a-f]{12}"
-RECORD: Final = re.compile(rf"measured/{_FOLDER}/{_FOLDER}/{_STEM}\.json")
+RECORD: Final = re.compile(OF_RUN)
 
 # What belongs to the results: how its path reads, and the most bytes that it may have.
 _BELONGS: Final[Mapping[str, int]] = {
     RECORD.pattern: strict_json.MOST_BYTES,
-    rf"measured/{_FOLDER}/{_FOLDER}/{_STEM}\.png": pictures.MOST_BYTES,
-    rf"measured/{_FOLDER}/{_FOLDER}/{_STEM}\.moments\.safetensors": MOST_BYTES["moments"],
-    rf"measured/{_FOLDER}/{_FOLDER}/{_STEM}\.norms\.safetensors": MOST_BYTES["norms"],
-    rf"evaluations/{_STEM}\.json": strict_json.MOST_BYTES,
-    rf"bench/({'|'.join(get_args(Subject))})/{_STEM}\.json": strict_json.MOST_BYTES,
+    rf"measured/{FOLDER}/{FOLDER}/{STEM}\.png": pictures.MOST_BYTES,
+    rf"measured/{FOLDER}/{FOLDER}/{STEM}\.moments\.safetensors": MOST_BYTES["moments"],
+    rf"measured/{FOLDER}/{FOLDER}/{STEM}\.norms\.safetensors": MOST_BYTES["norms"],
+    OF_EVALUATION: strict_json.MOST_BYTES,
+    rf"bench/({'|'.join(get_args(Subject))})/{STEM}\.json": strict_json.MOST_BYTES,
     r"published/[a-z0-9]+([.-][a-z0-9]+)*\.json": strict_json.MOST_BYTES,
-    rf"withdrawn/{_STEM}\.json": strict_json.MOST_BYTES,
+    rf"withdrawn/{STEM}\.json": strict_json.MOST_BYTES,
     "LICENSE": 2**16,
     r"README\.md": 2**16,
 }
@@ -49,11 +49,15 @@ class Tree:
     faults: Sequence[Fault]
 
 
-def walk(results: Path, tracked: frozenset[str] | None) -> Tree:
-    """Look at every name below the results, and into no file.  `tracked` are those in git, None outside a checkout."""
+def walk(results: Path, tracked: frozenset[str] | None, committed: frozenset[str]) -> Tree:
+    """Look at every name below the results, and into no file.
+
+    `tracked` are those in git, None outside a checkout.  Of names that are alike, those that were `committed` before
+    stay.
+    """
     names = sorted(_names(results))
     faults = [fault for name in names for fault in _faults_of(results, name, tracked)]
-    faults += _alike(names)
+    faults += _alike(sorted(names, key=lambda name: name not in committed))
     refused = {fault.path for fault in faults}
     belong = [name for name in names if name not in refused and _most_bytes(name) is not None]
     return Tree(belong, faults)
@@ -88,12 +92,11 @@ def _names(results: Path) -> Iterator[str]:
 
 
 def _faults_of(results: Path, name: str, tracked: frozenset[str] | None) -> Iterator[Fault]:
-    shown = ascii(name)[1:-1][:200]
     told = (results / name).lstat()
     record = owner_of(name) if _most_bytes(name) is not None else name
 
     def fault(rule: str, problem: str, remedy: str = _REMEDY) -> Fault:
-        return Fault(shown, rule, problem, remedy, record)
+        return Fault(name, rule, problem, remedy, record)
 
     if stat.S_ISLNK(told.st_mode):
         yield fault("place", "it is a link: what lies elsewhere is no part of the results")
@@ -108,7 +111,8 @@ def _faults_of(results: Path, name: str, tracked: frozenset[str] | None) -> Iter
     elif told.st_size > most:
         yield fault("size", f"it has {told.st_size:,} bytes, and may have {most:,}", "submit less, or without it")
     elif told.st_mode & _EXECUTABLE:
-        yield fault("place", "it may be executed, and data is only read", f"chmod 644 {shown}")
+        remedy = f"chmod 644 {shlex.quote(str(results / name))}"
+        yield fault("place", "it may be executed, and data is only read", remedy)
 
 
 def _stranger(name: str) -> tuple[str, str]:
@@ -130,21 +134,21 @@ def _most_bytes(name: str) -> int | None:
 
 
 def _alike(names: Sequence[str]) -> Iterator[Fault]:
-    """Names that a file system or an eye takes for the same."""
+    """Names that a file system or an eye takes for the same: all but the first are faults."""
     same: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         same[unicodedata.normalize("NFKC", name).casefold()].append(name)
-    folders: defaultdict[str, set[str]] = defaultdict(set)
+    folders: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for name in names:
         for parent in map(str, PurePosixPath(name).parents):
-            folders[unicodedata.normalize("NFKC", parent).casefold()].add(parent)
+            folders[unicodedata.normalize("NFKC", parent).casefold()][parent] = None
     for group in same.values():
         for name in group[1:]:
-            problem = f"its name differs from {ascii(group[0])[1:-1]} in case or encoding alone"
-            yield Fault(ascii(name)[1:-1], "name", problem, "choose one of them", name)
+            problem = f"its name differs from {group[0]} in case or encoding alone"
+            yield Fault(name, "name", problem, "choose one of them")
     for spelled in folders.values():
-        first, *others = sorted(spelled)
+        first, *others = spelled
         for folder in others:
             inside = [name for name in names if name.startswith(f"{folder}/")]
-            problem = f"its folder differs from {ascii(first)[1:-1]} in case or encoding alone"
-            yield from (Fault(ascii(name)[1:-1], "name", problem, "choose one of them", name) for name in inside)
+            problem = f"its folder differs from {first} in case or encoding alone"
+            yield from (Fault(name, "name", problem, "choose one of them") for name in inside)

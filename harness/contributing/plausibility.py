@@ -9,6 +9,8 @@ from typing import Final
 
 from harness.circumstances import circumstances_of
 from harness.comparability import UNGUIDED, Conditions, guidance_used
+from harness.contributing.evaluated import breaches_of_images
+from harness.contributing.networks import blocks_of, network_of
 from harness.contributing.values import is_judged, problems_of_measurement
 from harness.contributing.verdict import Breach
 from harness.evaluation_records import EvaluationRecord
@@ -38,6 +40,8 @@ def breaches_of_run(record: RunRecord, now: datetime) -> Iterator[Breach]:
     yield from _measurements(record.measurements, record.conditions)
     yield from _guidance(record)
     yield from _outliers(record)
+    yield from _blocks(record)
+    yield from _machine(record)
     yield from _curve(record)
     yield from _provenance(record.provenance)
 
@@ -47,10 +51,7 @@ def breaches_of_evaluation(record: EvaluationRecord, now: datetime) -> Iterator[
     yield from breaches_of_date(record.created, now)
     yield from _measurements(record.measurements, record.conditions)
     yield from _provenance(record.provenance)
-    images, conditions = record.images, record.conditions
-    shapes = [(of.num_images, of.channels, of.height, of.width) for of in (images, conditions)]
-    if shapes[0] != shapes[1] and conditions.resize == "none":
-        yield Breach("conditions", f"its images are {shapes[0]}, and its conditions say {shapes[1]}", AS_MADE)
+    yield from breaches_of_images(record)
 
 
 def breaches_of_bench(created: datetime, provenance: Provenance, now: datetime) -> Iterator[Breach]:
@@ -141,9 +142,34 @@ def _outliers(record: RunRecord) -> Iterator[Breach]:
             yield Breach("outliers", f"{where}: {each.images} images of {protocol.outlier_images}", AS_MADE)
         yield from (Breach("outliers", f"{where}: {problem}", AS_MADE) for problem in _impossible(each))
     worst, told = worst_of(record.outliers), record.value("outlier_max_over_median")
-    if worst is not None and told is not None and told != worst.max_over_median:
-        problem = f"outlier_max_over_median is {told:g}, and the statistics reach {worst.max_over_median:g}"
-        yield Breach("outliers", problem, AS_MADE)
+    reached = None if worst is None else worst.max_over_median
+    if told != reached:
+        said = ["absent" if value is None else f"{value:g}" for value in (told, reached)]
+        yield Breach("outliers", f"outlier_max_over_median is {said[0]}, and the statistics reach {said[1]}", AS_MADE)
+
+
+def _blocks(record: RunRecord) -> Iterator[Breach]:
+    """Whether the blocks are the network's.  Of a third party's is only known that it has no block without the last."""
+    blocks = sorted({each.block for each in record.outliers})
+    network = network_of(record.config)
+    depth = len(blocks) if network is None else blocks_of(network)
+    if blocks and blocks[-1] >= depth:
+        what = "blocks are left out" if network is None else f"the network has {depth}, from 0"
+        yield Breach("outliers", f"its statistics go to block {blocks[-1]}: {what}", AS_MADE)
+
+
+def _machine(record: RunRecord) -> Iterator[Breach]:
+    """Numbers that only some machines and decoders have."""
+    decoder, device = record.circumstances.decoder_sha256, record.provenance.device
+    if decoder and (not _SHA256.fullmatch(decoder) or record.config.latents.kind == "pixels"):
+        yield Breach("conditions", f"its circumstances name a decoder, {decoder[:20]!a}, that no run has", AS_MADE)
+    if record.value("decoder_gflops") is not None and not decoder:
+        yield Breach("cost", "it says decoder_gflops, and no network decodes its images", AS_MADE)
+    if record.value("mfu") is not None and not device.startswith("cuda"):
+        yield Breach("measurement", f"it says mfu, and {device[:20]!a} has no known peak", AS_MADE)
+    held = next((each.unit for each in record.measurements if each.name == "peak_memory"), None)
+    if held is not None and ("GPU" in held) != device.startswith("cuda"):
+        yield Breach("measurement", f"its peak_memory is in {held[:60]!a}, and it ran on {device[:20]!a}", AS_MADE)
 
 
 def _impossible(each: OutlierStatistics) -> Iterator[str]:

@@ -15,7 +15,8 @@ class Rule:
 RULES: Final = (
     Rule(
         "append-only",
-        "No committed result is changed, renamed or deleted; a record goes only with a withdrawal that says why.",
+        "No committed result is changed, renamed or deleted; a record goes only with a withdrawal that says why. "
+        "Files of published figures and claims may get further ones.",
     ),
     Rule(
         "place",
@@ -30,19 +31,31 @@ RULES: Final = (
     Rule(
         "size",
         "A record holds at most 2 MiB, a picture 4 MiB, norm maps 2 MiB and moments 32 MiB; "
-        "a submission has at most 1,000 files.",
+        "a submission has at most 1,000 files and 256 MiB.",
     ),
     Rule(
         "json", "A file is plain JSON in UTF-8: no NaN, no Infinity, no key twice, no endless nesting, text or number."
     ),
-    Rule("schema", "It has the fields of a schema version that is known here, of their types, and no other."),
+    Rule(
+        "schema",
+        "It has the fields of a schema version that is known here, of their types, and no other; "
+        "numbers are written as numbers.",
+    ),
     Rule("run-id", "A record's run_id is the one that its configuration gives."),
     Rule("conditions", "Conditions and circumstances are those that the configuration and the provenance give."),
     Rule("date", "A record was created after the project began, and not in the future."),
     Rule("status", "A diverged run has no judged value; a finished one has those of its task."),
     Rule("measurement", "Each measurement has a known name, its unit and direction, and stands once under its key."),
-    Rule("range", "Values are possible: shares within 0 and 1, distances and times not negative, counts whole."),
-    Rule("outliers", "Norm statistics agree with each other, with the network's blocks and with the noise levels."),
+    Rule(
+        "range",
+        "Values are possible: shares within 0 and 1, distances and times not negative, counts whole, "
+        "standard errors and parts as large as their value allows.",
+    ),
+    Rule(
+        "outliers",
+        "Norm statistics agree with each other, with the network's blocks and with the noise levels; "
+        "a third party's have every block up to the last.",
+    ),
     Rule("curve", "The loss curve's steps ascend, and end within the training."),
     Rule("backbone", "Backbone, size and register preset are known here, or it is marked as a third party's."),
     Rule("configuration", "The configuration can be built and run: network, registers, task and sampler fit."),
@@ -51,13 +64,42 @@ RULES: Final = (
         "The record says which commit, versions and machine made it, in words that can be true; "
         "code with uncommitted changes is told as a remark.",
     ),
-    Rule("text", "Texts are short and plain: no control characters, no HTML, nothing that hides or turns around."),
+    Rule(
+        "text",
+        "Texts are short and plain: no control characters, no HTML, nothing that hides or turns around; "
+        "links are https.",
+    ),
     Rule("picture", "The sample grid is the PNG that the record names, of its size, with pixels and nothing else."),
-    Rule("attachment", "Moments and norm maps are the safetensors files that the record names, and sound."),
-    Rule("duplicate", "No run is counted twice, and neither values nor pictures are another run's."),
-    Rule("withdrawal", "A withdrawal names one record by its path and the digest of its bytes, and gives a reason."),
-    Rule("cost", "Parameters, GFLOPs and forward passes are counted again from the configuration, and agree."),
-    Rule("distance", "Fréchet distances are computed again from the moments, where these were submitted, and agree."),
+    Rule(
+        "attachment",
+        "Moments and norm maps are the safetensors files that the record names, sound, "
+        "and of the run's own images, noise levels, blocks, patches and registers.",
+    ),
+    Rule(
+        "evaluation",
+        "An evaluation judged possible images, measured something of them, and agrees with the run that it names. "
+        "Its id is of more than it holds, and is not computed again.",
+    ),
+    Rule(
+        "duplicate",
+        "No run is counted twice: values to eight digits, pixels, loss curves and attachments are no other run's. "
+        "The same run once more by the same code may give the same, but not in the same time: "
+        "its seconds are others to the last digit.",
+    ),
+    Rule(
+        "withdrawal",
+        "A withdrawal names one committed record by its path and the digest of its bytes, and gives a reason.",
+    ),
+    Rule(
+        "cost",
+        "Parameters, GFLOPs and forward passes are all said, counted again from the configuration, and agree. "
+        "A decoder's GFLOPs are only bounded, and said where a decoder is.",
+    ),
+    Rule(
+        "distance",
+        "Fréchet distances are computed again from the moments, where these were submitted, "
+        "and agree to 0.001 % and at most 0.0001.",
+    ),
 )
 
 _BY_NAME: Final = {rule.name: rule for rule in RULES}

@@ -12,9 +12,10 @@ from harness.contributing.verdict import Breach
 LONGEST_TEXT: Final = 2000
 
 # What plain texts in ASCII have none of: the beginnings of all that is looked for.
-_SUSPECT: Final = (b"<", b"\\", b"\x7f", b"script", b"data:text")
+_SUSPECT: Final = (b"<", b"\\", b"\x7f", b"script", b"data:", b"file:", b"blob:")
 _TAG: Final = re.compile(r"<\s*[/!?]?\s*[a-zA-Z]")
-_SCHEME: Final = re.compile(r"(java|vb)script\s*:|data:text", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"(java|vb)script\s*:|\bdata:\w+/|\b(file|blob):\S", re.IGNORECASE)
+_OPEN_LINK: Final = re.compile(r"\b(?!https\b)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 # Control characters, those that are not seen or turn a line around, private ones and those that mean nothing.
 _UNSEEN: Final = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
@@ -38,6 +39,8 @@ def _is_plain(content: bytes) -> bool:
     lowered = content.lower()
     if not content.isascii() or any(suspect in lowered for suspect in _SUSPECT):
         return False
+    if lowered.count(b"://") > lowered.count(b"https://"):
+        return False
     # Without a backslash every second quotation mark ends a string.
     return max(map(len, content.split(b'"')[1::2]), default=0) <= LONGEST_TEXT
 
@@ -53,7 +56,9 @@ def problem_of_text(text: str) -> str:
     if _TAG.search(text):
         return f"an HTML tag is in {shown}"
     if _SCHEME.search(text):
-        return f"a link that runs code is in {shown}"
+        return f"a link that runs code or leads into a machine is in {shown}"
+    if _OPEN_LINK.search(text):
+        return f"a link that is not https is in {shown}"
     if _most_marks(text) > MOST_MARKS:
         return f"characters are piled upon each other in {shown}"
     return ""

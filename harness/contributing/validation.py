@@ -1,6 +1,8 @@
 """Check files of the results as a pull request's are checked: the same here and in CI."""
 
 import itertools
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +14,7 @@ from harness.bench_records import StoredBench, read_benches
 from harness.contributing import pictures, places, strict_json
 from harness.contributing.attached import breaches_of_norm_maps
 from harness.contributing.configurations import breaches_of_configuration
+from harness.contributing.evaluated import RunSaid, breaches_of_named_run, said_by
 from harness.contributing.history import History, faults_of_history, history_of
 from harness.contributing.judging_again import check_distances
 from harness.contributing.plausibility import (
@@ -23,8 +26,10 @@ from harness.contributing.plausibility import (
     remarks_of,
 )
 from harness.contributing.recounting import Recounting
+from harness.contributing.spelling import breaches_of_spelling
 from harness.contributing.texts import breaches_of_texts
-from harness.contributing.twins import Traits, faults_of_twins, traits_of_evaluation, traits_of_run
+from harness.contributing.timed import breaches_of_timing
+from harness.contributing.twins import Traits, faults_of_twins, traits_of_bench, traits_of_evaluation, traits_of_run
 from harness.contributing.verdict import Breach, Fault, Remark, Verdict
 from harness.errors import UserError
 from harness.evaluation_store import StoredEvaluation, read_each_evaluation
@@ -34,6 +39,7 @@ from harness.store import Problem, Stored, content_of, read_in_place
 from harness.withdrawals import Withdrawal, read_withdrawals
 
 MOST_FILES: Final = 1_000
+MOST_TOTAL_BYTES: Final = 256 * 2**20
 
 # What configuration's fault it is that nothing can be counted of it.
 _UNCOUNTABLE: Final = ("backbone", "configuration")
@@ -45,12 +51,19 @@ def validate(
     """Every rule of `harness.contributing.rules` over these files, or over the whole results folder without any.
 
     `base` is the branch or commit whose results must still be there as they were, None for origin/main or main where
-    the checkout has one.  No code of a submission is imported or run.  Raises UserError for a path that there is not or
-    that lies elsewhere, and for a base that git does not know.
+    the checkout has one.  No code of a submission is imported or run.  Raises UserError for a path that there is not
+    and was not at the base, or that lies elsewhere, for a results folder that there never was or that is a link, and
+    for a base that git does not know.
     """
+    if results.is_symlink():
+        problem = f"{results} is a link: what lies elsewhere is no part of the results"
+        raise UserError(problem, "name the folder itself by --results")
     history = history_of(results, base)
-    tree = places.walk(results, history.tracked if history else None)
-    checking = _Checking(results, references, history, tree, _scope(paths, results))
+    committed = history.committed if history else frozenset[str]()
+    if not results.is_dir() and not committed:
+        raise UserError(f"there is no folder {results}: nothing is validated", "name the results by --results")
+    tree = places.walk(results, history.tracked if history else None, committed)
+    checking = _Checking(results, references, history, tree, _scope(paths, results, committed))
     return checking.verdict()
 
 
@@ -68,6 +81,7 @@ class _Checking:
     traits: list[Traits] = field(default_factory=list)
     commits: dict[str, str] = field(default_factory=dict)
     configurations: dict[str, tuple[Breach, ...]] = field(default_factory=dict)
+    runs: defaultdict[str, list[RunSaid]] = field(default_factory=lambda: defaultdict(list))
     without_moments: int = 0
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -78,14 +92,14 @@ class _Checking:
 
     def verdict(self) -> Verdict:
         """Look at everything once."""
-        self.faults += [fault for fault in self.tree.faults if self.scope(fault.record or fault.path)]
+        self.faults += [fault for fault in self.tree.faults if self.scope(fault.record)]
         withdrawn = self._withdrawals()
         named = frozenset(itertools.chain.from_iterable(self._run(name, withdrawn) for name in self._records()))
-        self.faults += [fault for fault in places.unnamed(self.tree.files, named) if self.scope(fault.path)]
+        self.faults += [fault for fault in places.unnamed(self.tree.files, named) if self.scope(fault.record)]
         self._evaluations(withdrawn)
         self._benches()
         self._published()
-        self.faults += [fault for fault in faults_of_twins(self.traits) if self.scope(fault.path)]
+        self.faults += [fault for fault in faults_of_twins(self.traits) if self.scope(fault.record)]
         self._history(withdrawn)
         self._count_files()
         self.recounting.keep()
@@ -96,13 +110,18 @@ class _Checking:
         return (name for name in self.tree.files if places.RECORD.fullmatch(name))
 
     def _run(self, name: str, withdrawn: dict[str, Withdrawal]) -> Iterator[str]:
-        """Check a run's record; returns the files that it names."""
+        """Check a run's record; returns the files that it names.
+
+        A withdrawal takes back what is committed, and lets nothing in: beside such a record nothing is new.
+        """
         path = self.results / name
         beside = [places.beside(name, ending) for ending in (".png", ".moments.safetensors", ".norms.safetensors")]
-        if name in withdrawn:
-            yield from beside
-            return
         found = read_in_place(self.results, path)
+        if name in withdrawn and name in self.committed:
+            yield from (file for file in beside if file in self.committed)
+            if isinstance(found, Stored):
+                self._note_traits(name, found, withdrawn=True)
+            return
         if isinstance(found, Problem):
             yield from beside
             self._add(name, [Breach(found.rule, found.reason, AS_MADE)])
@@ -110,16 +129,24 @@ class _Checking:
         record = found.record
         wanted = (record.samples, record.moments, record.norm_maps)
         yield from (file for file, what in zip(beside, wanted, strict=True) if what is not None)
-        self.traits.append(traits_of_run(name, record, known=name in self.committed))
+        self._note_traits(name, found, withdrawn=False)
         if self.scope(name):
             self._add(name, self._breaches(name, found))
             self._note(name, record.provenance)
+
+    def _note_traits(self, name: str, stored: Stored, *, withdrawn: bool) -> None:
+        content = content_of(stored.path.with_suffix(".png"), pictures.MOST_BYTES) if stored.record.samples else None
+        picture = content if isinstance(content, bytes) and pictures.is_plain(content) else None
+        known = name in self.committed
+        self.runs[stored.record.run_id].append(said_by(stored.record))
+        self.traits.append(traits_of_run(name, stored.record, known=known, picture=picture, withdrawn=withdrawn))
 
     def _breaches(self, name: str, stored: Stored) -> Iterator[Breach]:
         record, path = stored.record, stored.path
         content = content_of(path)
         if isinstance(content, bytes):
             yield from breaches_of_texts(content)
+            yield from breaches_of_spelling(record, content)
         yield from breaches_of_run(record, self.now)
         arm_id = stored.identity.arm_id
         if arm_id not in self.configurations:
@@ -145,13 +172,22 @@ class _Checking:
             yield from breaches_of_norm_maps(record, path)
         moments = places.beside(name, ".moments.safetensors")
         if record.moments is None or not path_beside(path, "moments").exists():
-            self.without_moments += record.status == "finished"
+            self._unverified(name, record)
         elif self._is_sound(moments):
             for found in check_distances(record, path, self.references):
                 if isinstance(found, Breach):
                     yield found
                 else:
                     self._remark(name, found)
+
+    def _unverified(self, name: str, record: RunRecord) -> None:
+        """Say of every new run that its distances are not computed again, and count those that are committed."""
+        if record.status != "finished":
+            return
+        if name in self.committed:
+            self.without_moments += 1
+        else:
+            self._remark(name, "it came without moments: its distances are as recorded, not verified")
 
     def _is_sound(self, name: str) -> bool:
         """Whether a file may be opened: those of a wrong size or kind are refused unread."""
@@ -160,7 +196,7 @@ class _Checking:
     def _evaluations(self, withdrawn: dict[str, Withdrawal]) -> None:
         for found in read_each_evaluation(self.results):
             name = self._name(found.path)
-            if name in withdrawn or name not in self.files:
+            if name not in self.files or (name in withdrawn and name in self.committed):
                 continue
             if isinstance(found, StoredEvaluation):
                 self.traits.append(traits_of_evaluation(name, found.record, known=name in self.committed))
@@ -170,6 +206,7 @@ class _Checking:
     def _breaches_of_evaluation(self, found: StoredEvaluation | Problem) -> Iterator[Breach]:
         assert isinstance(found, StoredEvaluation), "what was read"
         yield from breaches_of_evaluation(found.record, self.now)
+        yield from breaches_of_named_run(found.record, self.runs.get(found.record.run_id or "", ()))
         yield from _of_name(found.path, found.record.created, found.record.evaluation_id)
 
     def _benches(self) -> None:
@@ -177,12 +214,17 @@ class _Checking:
         each: list[StoredBench | Problem] = [*stored, *problems]
         for found in each:
             name = self._name(found.path)
-            if name in self.files and self.scope(name):
+            if name not in self.files:
+                continue
+            if isinstance(found, StoredBench):
+                self.traits.append(traits_of_bench(name, found.record, known=name in self.committed))
+            if self.scope(name):
                 self._plain(name, found, self._breaches_of_bench(found))
 
     def _breaches_of_bench(self, found: StoredBench | Problem) -> Iterator[Breach]:
         assert isinstance(found, StoredBench), "what was read"
         yield from breaches_of_bench(found.record.created, found.record.provenance, self.now)
+        yield from breaches_of_timing(found.record)
         yield from _of_name(found.path, found.record.created, found.record.digest)
 
     def _plain(self, name: str, found: StoredEvaluation | StoredBench | Problem, breaches: Iterable[Breach]) -> None:
@@ -196,7 +238,8 @@ class _Checking:
 
     def _published(self) -> None:
         read = {name: self._is_plain_json(name) for name in self.tree.files if name.startswith("published/")}
-        for path, reason in read_published(self.results).problems:
+        newcomers = {self.results / name for name in read if name not in self.committed}
+        for path, reason in read_published(self.results, newcomers).problems:
             name = self._name(path)
             if self.scope(name) and read.get(name):
                 self._add(name, [Breach("schema", reason, "write down what the source prints, as the others are")])
@@ -217,19 +260,21 @@ class _Checking:
         return {stored.withdrawal.path: stored.withdrawal for stored in good}
 
     def _record_of(self, name: str, withdrawal: Withdrawal) -> Iterator[Breach]:
-        """Whether there is, or was, what is withdrawn."""
-        if (self.results / withdrawal.path).is_file() or name in self.committed:
+        """Whether what is withdrawn was a result."""
+        if name in self.committed:
             return
         if self.history is None or self.history.base is None:
-            self._remark(name, f"{withdrawal.path} is not here, and no history says whether it was")
+            if withdrawal.path not in self.files:
+                self._remark(name, f"{withdrawal.path} is not here, and no history says whether it was")
         elif self.history.sha256_at_base(withdrawal.path) != withdrawal.sha256:
-            yield Breach("withdrawal", f"there never was a record {withdrawal.path} of those bytes", "name one")
+            problem = f"{withdrawal.path} of those bytes was never committed: only a result can be withdrawn"
+            yield Breach("withdrawal", problem, "delete both files: nobody has seen them")
 
     def _history(self, withdrawn: dict[str, Withdrawal]) -> None:
         if self.history is None or self.history.base is None:
             self._remark(".", "no branch to compare with: whether committed results stayed as they were is not checked")
             return
-        self.faults += [fault for fault in faults_of_history(self.history, withdrawn) if self.scope(fault.path)]
+        self.faults += [fault for fault in faults_of_history(self.history, withdrawn) if self.scope(fault.record)]
         for commit in self.history.unknown_commits(self.commits):
             self._remark(self.commits[commit], f"commit {commit[:12]}, which made it, is not in this history")
 
@@ -240,7 +285,11 @@ class _Checking:
         new = [name for name in self.tree.files if name not in self.committed and self.scope(name)]
         if len(new) > MOST_FILES:
             problem = f"the submission adds {len(new):,} files, and may have {MOST_FILES:,}"
-            self.faults.append(Fault(".", "size", problem, "submit it in several parts", "."))
+            self.faults.append(Fault(".", "size", problem, "submit it in several parts"))
+        total = sum((self.results / name).lstat().st_size for name in new)
+        if total > MOST_TOTAL_BYTES:
+            problem = f"the submission adds {total:,} bytes, and may have {MOST_TOTAL_BYTES:,}"
+            self.faults.append(Fault(".", "size", problem, "submit it in several parts"))
 
     def _is_plain_json(self, name: str) -> bool:
         """Whether a file other than a run's is JSON without tricks, and its texts are plain; says what is wrong."""
@@ -276,21 +325,21 @@ class _Checking:
         return path.relative_to(self.results).as_posix()
 
 
-def _scope(paths: Sequence[Path], results: Path) -> Callable[[str], bool]:
+def _scope(paths: Sequence[Path], results: Path, committed: frozenset[str]) -> Callable[[str], bool]:
     """Which paths below the results are meant: a picture means its record too, a folder all that is in it."""
     if not paths:
         return lambda _: True
-    whole = results.absolute()
     meant = set()
     for path in paths:
-        absolute = path.absolute()
-        if not absolute.is_relative_to(whole) or ".." in path.parts:
+        name = _below(path, results)
+        if name is None:
             raise UserError(
                 f"{path} does not lie below {results}", "name files of the results, and --results their folder"
             )
-        if not path.exists() and not path.is_symlink():
+        was_there = any(each == name or each.startswith(f"{name}/") for each in committed)
+        if not os.path.lexists(results / name) and not was_there:
             raise UserError(f"there is no {path}", "name files or folders below the results")
-        meant.add(absolute.relative_to(whole).as_posix())
+        meant.add(name)
     names = {places.owner_of(name) for name in meant} | meant
 
     def is_meant(name: str) -> bool:
@@ -298,6 +347,17 @@ def _scope(paths: Sequence[Path], results: Path) -> Callable[[str], bool]:
         return inside or name in names or places.owner_of(name) in names
 
     return is_meant
+
+
+def _below(path: Path, results: Path) -> str | None:
+    """A path below the results, as it is spelled or, where links lead there, as it is; None for one elsewhere."""
+    spelled = Path(os.path.normpath(path.absolute()))
+    whole = Path(os.path.normpath(results.absolute()))
+    if spelled.is_relative_to(whole):
+        return spelled.relative_to(whole).as_posix()
+    # Its last part may itself be a link, which is then what is meant.
+    real, whole = spelled.parent.resolve() / spelled.name, whole.resolve()
+    return real.relative_to(whole).as_posix() if real.is_relative_to(whole) else None
 
 
 def _of_name(path: Path, created: datetime, identity: str) -> Iterator[Breach]:

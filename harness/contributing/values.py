@@ -1,6 +1,5 @@
 """Which values a measurement can have: its name, unit, direction and bounds (no torch)."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -21,12 +20,22 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Counted:
-    """A number of a run that no extractor judged.  `units` are how a unit begins: some name a device."""
+    """A number of a run that no extractor judged."""
 
     units: tuple[str, ...]
     better: str
     bounds: Bounds
 
+
+# Makers' data sheets, of the GPUs that harness.metrics.cost knows.
+PEAKS: Final = (312.0, 149.7, 125.0, 121.0, 362.0, 835.0, 989.0, 756.0, 2250.0)
+
+# The last one is that of the first day.
+MEMORY: Final = (
+    "MiB allocated on the GPU",
+    "MiB resident in the process so far",
+    "MiB resident in the process",
+)
 
 # Unbiased kernel distances lie about 0 where there is no difference.
 _JUDGED: Final[Mapping[Kind, Bounds]] = {
@@ -51,9 +60,19 @@ _COUNTED: Final[Mapping[str, Counted]] = {
     "training_images_per_second": Counted(("images/s of wall clock",), "higher", Bounds(most=1e9)),
     "reconstruction_psnr": Counted(("dB",), "higher", Bounds(least=-100.0, most=200.0)),
     "outlier_max_over_median": Counted(("patch median norm",), "neither", Bounds(most=1e12)),
-    "peak_memory": Counted(("MiB ",), "lower", Bounds(most=1e9)),
-    "mfu": Counted(("of ",), "higher", Bounds(most=1.0)),
+    "peak_memory": Counted(MEMORY, "lower", Bounds(most=1e9)),
+    "mfu": Counted(
+        tuple(f"of {peak:g} TFLOP/s (dense bf16), 3 x forward operations" for peak in PEAKS), "higher", Bounds(most=1.0)
+    ),
 }
+# What a judged value is made of, by its kind, and whether that can be negative.
+_PARTS: Final[Mapping[Kind, Mapping[str, bool]]] = {
+    "frechet": {"mean": False, "covariance": True, "unbiased": True},
+    "spatial frechet": {"mean": False, "covariance": True, "unbiased": True},
+    "kernel distance": {"spread": False},
+}
+# Several times what 10,000 images leave open; and what is a difference of rounding.
+MOST_ERROR, MOST_PART, ROUNDED = 10.0, 1e12, 1e-6
 _SETTLED: Final = {definition.name: definition for definition in all_definitions()}
 
 
@@ -68,6 +87,8 @@ def problems_of_measurement(measurement: Measurement, conditions: Conditions) ->
     if counted is not None:
         yield from _as_defined(measurement, counted.units, counted.better)
         yield from _within(name, measurement.value, counted.bounds)
+        if measurement.parts or measurement.standard_error is not None:
+            yield "measurement", f"{name} is counted, and has parts or a standard error"
         return
     definition = _definition(measurement)
     if definition is None:
@@ -80,8 +101,25 @@ def problems_of_measurement(measurement: Measurement, conditions: Conditions) ->
     if measurement.num_images != conditions.num_images:
         told, due = measurement.num_images, conditions.num_images
         yield "measurement", f"{name} is of {told} images, and the conditions say {due}"
-    if measurement.standard_error is not None and not math.isfinite(measurement.standard_error):
-        yield "range", f"{name} has a standard error that is no number"
+    error, most = measurement.standard_error, MOST_ERROR * (1 + abs(measurement.value))
+    if error is not None and not error <= most:
+        yield "range", f"{name} is {measurement.value:g}, and has a standard error of {error:g}"
+    yield from _parts(measurement, _PARTS.get(definition.kind, {}))
+
+
+def _parts(measurement: Measurement, known: Mapping[str, bool]) -> Iterator[tuple[str, str]]:
+    """What the parts of a value contradict."""
+    name, parts = measurement.name, measurement.parts
+    for part, value in parts.items():
+        if part not in known:
+            yield "measurement", f"{name} has no part named {part[:60]!a}"
+        elif abs(value) > MOST_PART or (value < 0 and not known[part]):
+            yield "range", f"the {part} of {name} cannot be {value:g}"
+    if {"mean", "covariance"} <= parts.keys():
+        together = parts["mean"] + parts["covariance"]
+        if abs(together - measurement.value) > ROUNDED * (abs(parts["mean"]) + abs(parts["covariance"]) + 1):
+            problem = f"{name} is {measurement.value:.10g}, and its mean and covariance give {together:.10g}"
+            yield "range", problem
 
 
 def _definition(measurement: Measurement) -> MetricDefinition | None:
@@ -94,8 +132,8 @@ def _definition(measurement: Measurement) -> MetricDefinition | None:
 
 def _as_defined(measurement: Measurement, units: tuple[str, ...], better: str) -> Iterator[tuple[str, str]]:
     unit = measurement.unit
-    if not any(unit == known or (known.endswith(" ") and unit.startswith(known)) for known in units):
-        yield "measurement", f"{measurement.name} is measured in {units[0].strip()!a}, not in {unit[:60]!a}"
+    if unit not in units:
+        yield "measurement", f"{measurement.name} is measured in {units[0]!a}, not in {unit[:60]!a}"
     if measurement.better != better:
         yield "measurement", f"{measurement.name} is better {better}, not {measurement.better}"
 

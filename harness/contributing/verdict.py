@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from harness.contributing.rules import rule_named
+
+LONGEST_SHOWN: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,10 @@ class Breach:
 
 @dataclass(frozen=True)
 class Fault:
-    """One broken rule.  `path` is the file to mend, below the results; `record` the one that is left out for it."""
+    """One broken rule.  `path` is the file to mend, below the results; `record` the one that is left out for it.
+
+    What is printed, all but `record`, is in ASCII without control characters, whatever a file said or is called.
+    """
 
     path: str
     rule: str
@@ -27,6 +33,9 @@ class Fault:
 
     def __post_init__(self) -> None:
         assert rule_named(self.rule), "a rule that there is"
+        object.__setattr__(self, "record", self.record or self.path)
+        for name in ("path", "problem", "remedy"):
+            object.__setattr__(self, name, shown(getattr(self, name)))
 
     def __str__(self) -> str:
         return f"{self.path}: {self.problem}: {self.remedy} [{self.rule}]"
@@ -38,6 +47,10 @@ class Remark:
 
     path: str
     says: str
+
+    def __post_init__(self) -> None:
+        for name in ("path", "says"):
+            object.__setattr__(self, name, shown(getattr(self, name)))
 
     def __str__(self) -> str:
         return f"{self.path}: {self.says}"
@@ -56,5 +69,11 @@ class Verdict:
         """The files that the database leaves out, and the first reason of each."""
         reasons: dict[str, str] = {}
         for fault in self.faults:
-            reasons.setdefault(fault.record or fault.path, f"{fault.problem} [{fault.rule}]")
+            reasons.setdefault(fault.record, f"{fault.problem} [{fault.rule}]")
         return reasons
+
+
+def shown(text: str) -> str:
+    """A text as it may stand on a terminal: in ASCII, without control characters, and of a bounded length."""
+    plain = "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in text[:LONGEST_SHOWN])
+    return f"{plain}..." if len(text) > LONGEST_SHOWN else plain

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, load_file, save
 
 from harness.attachments import path_beside
+from harness.withdrawals import withdraw
 from tests.submissions import pictures
-from tests.submissions.folder import Folder, edited, submitted, with_norm_maps, with_picture
+from tests.submissions.folder import Fields, Folder, edited, otherwise_made, submitted, with_norm_maps, with_picture
+
+SOURCE = {"name": "mine", "title": "mine", "url": "https://example.org", "figures": []}
 
 Case = tuple[str, str, Callable[[Folder], object]]
 
@@ -77,6 +80,33 @@ def _norm_maps(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[F
     return spoil
 
 
+def _told_norm_maps(change: Callable[[str], str], *, repeats: int = 1, **more: str) -> Callable[[Folder], object]:
+    """Norm maps whose metadata say something else, or whose blocks are there several times."""
+
+    def spoil(folder: Folder) -> None:
+        content = path_beside(folder.none, "norms").read_bytes()
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        arrays = load(content)
+        repeated = {name: np.repeat(arrays[name], repeats, axis=2) for name in ("patches", "registers")}
+        told = {"norm maps": change(header["__metadata__"]["norm maps"]), **more}
+        with_norm_maps(folder.none, save({**arrays, **repeated}, told))
+
+    return spoil
+
+
+def _with_others_norm_maps(folder: Folder) -> None:
+    """Another seed's run, all of whose values are its own."""
+
+    def change(fields: Fields) -> None:
+        fields["config"]["seed"] = 77
+        fields.update(samples=None, moments=None)
+        otherwise_made(fields)
+
+    path = submitted(folder.none, change, moved=False)
+    for ending in (".png", ".moments.safetensors"):
+        path.with_name(path.stem + ending).unlink()
+
+
 def _long_header(folder: Folder) -> None:
     with_norm_maps(folder.none, (2**40).to_bytes(8, "little") + b"{}" * 100)
 
@@ -97,6 +127,21 @@ def _write(folder: Folder, place: str, content: bytes) -> None:
     path = folder.results / place
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def _never_ending(folder: Folder, place: str) -> None:
+    (folder.results / place).parent.mkdir(parents=True, exist_ok=True)
+    (folder.results / place).symlink_to("/dev/zero")
+
+
+def _withdrawn_though_broken(folder: Folder) -> None:
+    """What nobody has seen yet is judged, whatever withdraws it."""
+    folder.none.write_text('{"evil": "<script>"}')
+    withdraw(folder.results, folder.none, "the disk was full when it was written")
+
+
+def _name_in_bytes(folder: Folder) -> None:
+    Path(os.fsdecode(os.fsencode(folder.none.parent) + b"/\xff\xfe.json")).write_text("{}")
 
 
 def _withdrawal(folder: Folder, **changes: object) -> None:
@@ -182,6 +227,29 @@ CASES: dict[str, Case] = {
     ),
     "a picture cut short": ("picture", "cut short", _picture(lambda png: png[:-20])),
     "a picture of five mebibytes": ("size", "may have 4,194,304", lambda f: _huge(f, ".png", 5 * 2**20)),
+    "a picture with a second header": (
+        "picture",
+        "IHDR' chunk where none belongs",
+        _picture(lambda png: pictures.with_chunk(png, b"IHDR", pictures.header(20_000, 20_000))),
+    ),
+    "a picture with a header after its pixels": (
+        "picture",
+        "IHDR' chunk where none belongs",
+        _picture(lambda png: pictures.with_chunk(png, b"IHDR", b"PK\x03\x04", after=b"IDAT")),
+    ),
+    "a picture whose end holds a program": (
+        "picture",
+        "bytes in its last chunk",
+        _picture(lambda png: pictures.with_chunk(png, b"IEND", b"#!/bin/sh\n")),
+    ),
+    "a picture of a billion images": (
+        "picture",
+        "would unpack to",
+        lambda f: (
+            with_picture(f.none, pictures.png(99_998, 99_998, bytes(99))),
+            edited(f.none, lambda fields: fields["samples"].update(rows=10_000, columns=10_000)),
+        ),
+    ),
     "another run's picture": ("duplicate", "picture is that of another run", _copied_picture),
     "norm maps that are missing": ("attachment", "is missing", lambda f: path_beside(f.none, "norms").unlink()),
     "norm maps of other bytes": ("attachment", "SHA-256 differ", lambda f: _bitten(f, "norms")),
@@ -212,6 +280,29 @@ CASES: dict[str, Case] = {
     "a withdrawal of other bytes": ("withdrawal", "other bytes", _withdrawal),
     "a withdrawal without a reason": ("withdrawal", "at least 10 characters", lambda f: _withdrawal(f, reason="bad")),
     "a withdrawal of what lies elsewhere": ("withdrawal", "path", lambda f: _withdrawal(f, path="../../etc/passwd")),
+    "a withdrawal through another folder": (
+        "withdrawal",
+        "path",
+        lambda f: _withdrawal(f, path=f"measured/../../{f.new.name}"),
+    ),
+    "a withdrawal for no reason but dots": ("withdrawal", "10 letters", lambda f: _withdrawal(f, reason="." * 20)),
+    "a withdrawal that speaks to the terminal": (
+        "withdrawal",
+        "\\x1b[31m",
+        lambda f: _withdrawal(f, **{"\x1b[31m\n::error::": 1}),
+    ),
+    "a source that speaks to the terminal": (
+        "schema",
+        "\\x1b[31m",
+        lambda f: _write(f, "published/mine.json", json.dumps({**SOURCE, "\x1b[31m\n::error::": 1}).encode()),
+    ),
+    "a withdrawal before anybody saw the record": ("schema", "Field required", _withdrawn_though_broken),
+    "an evaluation without end": ("place", "it is a link", lambda f: _never_ending(f, f"evaluations/{f.new.name}")),
+    "a bench without end": ("place", "it is a link", lambda f: _never_ending(f, f"bench/store/{f.new.name}")),
+    "a source without end": ("place", "it is a link", lambda f: _never_ending(f, "published/mine.json")),
+    "claims without end": ("place", "it is a link", lambda f: _never_ending(f, "published/claims.json")),
+    "a withdrawal without end": ("place", "it is a link", lambda f: _never_ending(f, f"withdrawn/{f.new.name}")),
+    "a name that is no text": ("name", "\\udcff\\udcfe.json: its name has characters", _name_in_bytes),
     "a record submitted twice": (
         "duplicate",
         "only its name and date are others",
@@ -219,7 +310,42 @@ CASES: dict[str, Case] = {
     ),
     "another seed's values": (
         "duplicate",
-        "to the last digit those of another run",
+        "to 8 digits those of another run",
         lambda f: submitted(f.none, lambda fields: fields["config"].update(seed=77), moved=False),
+    ),
+    "another seed's norm maps": ("duplicate", "norm maps are those of another run", _with_others_norm_maps),
+    "norm maps that say a list": ("attachment", "what cannot be read", _told_norm_maps(lambda told: "[]")),
+    "norm maps that say no JSON": ("attachment", "what cannot be read", _told_norm_maps(lambda told: "hello")),
+    "norm maps that say a number of blocks": (
+        "attachment",
+        "what cannot be read",
+        _told_norm_maps(lambda told: json.dumps({**json.loads(told), "blocks": 5})),
+    ),
+    "norm maps that say other blocks": (
+        "attachment",
+        "say that they are of 1 of",
+        _told_norm_maps(lambda told: json.dumps({**json.loads(told), "blocks": [0]})),
+    ),
+    "norm maps that say more": ("attachment", "of themselves", _told_norm_maps(str, evil="A" * 1500)),
+    "norm maps of a deeper network": (
+        "attachment",
+        "the network has",
+        _told_norm_maps(lambda told: json.dumps({**json.loads(told), "depth": 99})),
+    ),
+    "norm maps without pixels": (
+        "attachment",
+        "have images of (0, 0, 1)",
+        _norm_maps(lambda arrays: arrays.update(images=np.zeros((len(arrays["images"]), 0, 0, 1), np.uint8))),
+    ),
+    "norm maps with many blocks": ("attachment", "say that they are of", _told_norm_maps(str, repeats=50)),
+    "norm maps without a grid": (
+        "attachment",
+        "have 7 patch tokens",
+        _norm_maps(lambda arrays: arrays.update(patches=arrays["patches"][..., :7].copy())),
+    ),
+    "norm maps of registers that there are not": (
+        "attachment",
+        "have 500 registers, and the run 0",
+        _norm_maps(lambda arrays: arrays.update(registers=np.ones((*arrays["patches"].shape[:3], 500), np.float16))),
     ),
 }

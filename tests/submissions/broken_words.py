@@ -47,6 +47,35 @@ def _evaluation(folder: Folder, begins: str) -> None:
     path.rename(path.with_name(f"{begins}-{path.stem[-12:]}.json"))
 
 
+def _judged(change: Callable[[Fields], object]) -> Callable[[Folder], object]:
+    from tests.submissions.good import evaluated
+
+    return lambda folder: edited(evaluated(folder), change)
+
+
+def _judged_again(folder: Folder) -> None:
+    from tests.submissions.good import evaluated
+
+    path = evaluated(folder)
+    again = path.with_name("20261121T130000000000Z-aaaaaaaaaaaa.json")
+    again.write_bytes(path.read_bytes())
+    said = {"created": "2026-11-21T13:00:00Z", "evaluation_id": "a" * 12, "title": "another"}
+    edited(again, lambda fields: fields.update(said))
+
+
+_DIMENSIONS = {"input_size": 8, "in_channels": 1, "num_classes": 10, "patch_size": 2, "width": 8, "depth": 2}
+_DIMENSIONS |= {"num_heads": 2}
+
+
+def _strangers(**changes: object) -> Callable[[Folder], object]:
+    told = {"backbone": "mine", "third_party": {"file": "mine.py", "sha256": "1" * 64}}
+    return _config(lambda config: config.update(told | changes))
+
+
+def _bench_without_cases(folder: Folder) -> None:
+    edited(next((folder.results / "bench").rglob("*.json")), lambda fields: fields.update(cases=[]))
+
+
 def _bench(folder: Folder) -> None:
     path = next((folder.results / "bench").rglob("*.json"))
     edited(path, lambda fields: fields.update(command="python -m harness bench store --records 1"))
@@ -183,6 +212,60 @@ CASES: dict[str, Case] = {
         "not sampled by",
         _config(lambda c: c.update(sampler={"kind": "ddpm", "respacing": "3"})),
     ),
+    "an evaluation of pixels that nobody has": (
+        "evaluation",
+        "64 hexadecimal digits",
+        _judged(lambda f: f["images"].update(sha256="zz")),
+    ),
+    "an evaluation whose darkest pixel is the lightest": (
+        "evaluation",
+        "above the greatest",
+        _judged(lambda f: f["images"].update(least_pixel=200, greatest_pixel=100)),
+    ),
+    "an evaluation of nothing but copies": (
+        "evaluation",
+        "images equal an earlier one",
+        _judged(lambda f: f["images"].update(duplicates=10**6)),
+    ),
+    "an evaluation that measured nothing": (
+        "evaluation",
+        "measured nothing",
+        _judged(lambda f: f.update(measurements=[])),
+    ),
+    "an evaluation of operations": (
+        "evaluation",
+        "says nothing of images",
+        _judged(
+            lambda f: f["measurements"].append(
+                {"name": "nfe", "value": 1.0, "unit": "forward passes per image", "better": "lower"}
+            )
+        ),
+    ),
+    "an evaluation under another title": ("duplicate", "it says what", _judged_again),
+    "a third party's size that is a story": ("backbone", "no name of a size", _strangers(size="x" * 1000)),
+    "a third party's preset that nobody knows": (
+        "backbone",
+        "no register preset",
+        _strangers(registers={"preset": "superregs"}),
+    ),
+    "a third party's network without dimensions": ("configuration", "does not say", _strangers(network={})),
+    "a third party's network that is a heap": (
+        "configuration",
+        "neither a number nor a word",
+        _strangers(network={**_DIMENSIONS, "x": {"y": [1] * 100}}),
+    ),
+    "a third party's network without an end": (
+        "configuration",
+        "at most 512",
+        _strangers(network={**_DIMENSIONS, "depth": 10**9}),
+    ),
+    "a timing of no case": ("schema", "cases", _bench_without_cases),
+    "a figure from a place that is not https": (
+        "text",
+        "not https",
+        lambda f: _published(f, note="http://example.org"),
+    ),
+    "a figure from a file": ("text", "into a machine", lambda f: _published(f, note="file:///etc/passwd")),
     "an evaluation with another name": (
         "name",
         "and by what it says",

@@ -9,7 +9,7 @@ from harness.evaluation_records import EvaluationRecord, ImageSet
 from harness.evaluation_store import append_evaluation
 from harness.records import RunRecord
 from harness.withdrawals import withdraw
-from tests.submissions.folder import Fields, Folder, measurement, submitted
+from tests.submissions.folder import Fields, Folder, measurement, otherwise_made, submitted
 
 
 def evaluated(folder: Folder) -> Path:
@@ -47,13 +47,15 @@ def _read(path: Path) -> RunRecord:
 
 
 def _diverged(folder: Folder) -> None:
-    kept = {"parameters", "trainable_parameters", "gflops", "nfe", "train_seconds", "peak_memory"}
+    counted = {"parameters", "trainable_parameters", "gflops", "nfe", "gflops_per_image"}
+    kept = {*counted, "train_seconds", "peak_memory"}
 
     def change(fields: Fields) -> None:
         measured = [each for each in fields["measurements"] if each["name"] in kept]
         fields.update(status="diverged", diverged_at_step=4, measurements=measured, outliers=[], samples=None)
-        fields.update(moments=None, norm_maps=None)
+        fields.update(moments=None, norm_maps=None, loss_curve=[])
         fields["config"]["seed"] = 5
+        measurement(fields, "train_seconds")["value"] += 1.0
 
     path = submitted(folder.none, change, moved=False)
     for ending in (".png", ".moments.safetensors", ".norms.safetensors"):
@@ -64,9 +66,9 @@ def _third_party(folder: Folder) -> None:
     def change(fields: Fields) -> None:
         fields["config"].update(backbone="mine", size="tiny", third_party={"file": "mine.py", "sha256": "3" * 64})
         fields["samples"] = None
-        measurement(fields, "fd_digits")["value"] += 1.0
         measurement(fields, "parameters")["value"] += 1.0
         fields.update(moments=None, norm_maps=None)
+        otherwise_made(fields)
 
     path = submitted(folder.registers, change, moved=False)
     for ending in (".png", ".moments.safetensors", ".norms.safetensors"):
@@ -78,8 +80,7 @@ def _again(folder: Folder) -> None:
 
     def change(fields: Fields) -> None:
         fields["created"] = "2026-11-21T15:00:00Z"
-        for name in ("fd_digits", "train_seconds"):
-            measurement(fields, name)["value"] += 1e-3
+        otherwise_made(fields, by=1e-3)
 
     submitted(folder.new, change, moved=False)
 
@@ -92,11 +93,6 @@ def _withdrawn_and_gone(folder: Folder) -> None:
     _withdrawn(folder)
     folder.old.unlink()
     folder.old.with_suffix(".png").unlink()
-
-
-def _broken_and_withdrawn(folder: Folder) -> None:
-    folder.old.write_text("{")
-    withdraw(folder.results, folder.old, "the disk was full when it was written")
 
 
 def _without_picture(folder: Folder) -> None:
@@ -112,7 +108,6 @@ ALL: dict[str, Callable[[Folder], object]] = {
     "a run once more": _again,
     "a withdrawal": _withdrawn,
     "a withdrawal of a file that is gone": _withdrawn_and_gone,
-    "a withdrawal of a file that is broken": _broken_and_withdrawn,
     "no picture": _without_picture,
     "moments that stay at home": lambda f: f.none.with_name(f"{f.none.stem}.moments.safetensors").unlink(),
 }
