@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.intervals import FEWEST
 from leaderboard import queries
-from leaderboard.differences import intervals, verdict
+from leaderboard.differences import intervals, judged_arms, verdict
 from leaderboard.queries import Board
 from leaderboard.text import short
 
@@ -42,6 +42,11 @@ def runs(database: duckdb.DuckDBPyConnection, board: Board) -> pd.DataFrame:
         found["third_party"].isna(), found["backbone"] + ": " + found["third_party"].astype(str)
     )
     return found
+
+
+def named_runs(database: duckdb.DuckDBPyConnection, board: Board, metric: str, better: str) -> pd.DataFrame:
+    """`named` of a board's runs."""
+    return named(runs(database, board), judged_arms(database, board, metric, better))
 
 
 def named(found: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:

@@ -52,7 +52,7 @@ def filtered(runs: pd.DataFrame, arms: pd.DataFrame) -> Filtered:
             if wanted or unknown:
                 runs = runs[runs[column].isin(wanted)]
     runs = _searched(runs, words or "")
-    return Filtered(runs, arms[arms["arm_id"].isin(runs["arm_id"])])
+    return Filtered(runs, arms[arms["arm_id"].isin(runs["arm_id"].unique())])
 
 
 def _values(column: pd.Series) -> list[object]:
@@ -72,7 +72,8 @@ def _word(value: object) -> str:
 def _searched(runs: pd.DataFrame, words: str) -> pd.DataFrame:
     if not words.strip():
         return runs
-    text = runs[list(SEARCHED)].fillna("").agg("\n".join, axis=1).str.lower()
+    columns = runs[list(SEARCHED)].fillna("")
+    text = columns[SEARCHED[0]].str.cat(columns[list(SEARCHED[1:])], sep="\n").str.lower()
     found = pd.Series(data=True, index=runs.index)
     for word in words.lower().split():
         found &= text.str.contains(word, regex=False)

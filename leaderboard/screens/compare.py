@@ -33,7 +33,7 @@ def show(view: View) -> None:
     if choice is None:
         return
     judged = cached(judged_arms, view, choice.board, choice.metric, choice.better)
-    runs = compare_queries.named(cached(compare_queries.runs, view, choice.board), judged)
+    runs = cached(compare_queries.named_runs, view, choice.board, choice.metric, choice.better)
     arms = compare_queries.arms(runs)
     if arms.empty:
         st.info("No run of this board has a value of this metric: choose another one in the sidebar.")

@@ -12,7 +12,6 @@ from harness.outlier_records import OutlierStatistics
 from leaderboard import compare_queries, links, norm_maps, outlier_charts, outlier_queries
 from leaderboard.answers import cached
 from leaderboard.choice import choose
-from leaderboard.differences import judged_arms
 from leaderboard.drawing import draw
 from leaderboard.norm_maps import NormMaps
 from leaderboard.text import plain
@@ -51,8 +50,7 @@ def show(view: View) -> None:
     choice = choose(view)
     if choice is None:
         return
-    judged = cached(judged_arms, view, choice.board, choice.metric, choice.better)
-    runs = compare_queries.named(cached(compare_queries.runs, view, choice.board), judged)
+    runs = cached(compare_queries.named_runs, view, choice.board, choice.metric, choice.better)
     picked = _pick(runs, asked, cached(outlier_queries.largest, view, choice.board))
     shown = [_shown(view, run) for run in _with_matched(runs, picked)]
     st.markdown(" · ".join(f"[{plain(each.name)}]({links.RUN}{each.run_id})" for each in shown))
