@@ -116,11 +116,15 @@ def _newest(place: Path) -> int:
 def snapshot(database: Path) -> duckdb.DuckDBPyConnection:
     """The database as it is now, to be read: a copy that nobody else knows, as the next rebuild replaces the file.
 
-    The copy has no name any more once it is open.  Raises duckdb.Error where the file is no database.
+    The copy has no name any more once it is open.  Raises FileNotFoundError where there is no file, UserError
+    where there is no room for the copy, and duckdb.Error where the file is no database.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / DATABASE
-        shutil.copyfile(database, copy)
+        try:
+            shutil.copyfile(database, copy)
+        except OSError as error:
+            raise disk_error(database, error) from error
         return duckdb.connect(str(copy), read_only=True)
 
 

@@ -41,7 +41,7 @@ def faults_of_results(results: Path, expected: Collection[str]) -> tuple[int, li
 
 
 def recorded_in_database(results: Path) -> Counter[str]:
-    """How many rows each run has in the database.  Raises duckdb.Error where that does not open."""
+    """How many rows each run has in the database.  Raises duckdb.Error, or FileNotFoundError where there is none."""
     with database.snapshot(results / database.DATABASE) as connection:
         return Counter(dict(connection.execute("SELECT run_id, count(*) FROM runs GROUP BY run_id").fetchall()))
 
@@ -79,7 +79,7 @@ def _faults_of_picture(stored: Stored) -> list[Fault]:
 def _faults_of_database(results: Path, times: Counter[str]) -> list[Fault]:
     try:
         rows = recorded_in_database(results)
-    except duckdb.Error as error:
+    except (duckdb.Error, FileNotFoundError) as error:
         return [Fault("unreadable", f"{results / database.DATABASE}: {str(error).splitlines()[0]}")]
     faults = [Fault("lost", f"{run} in the database") for run in times if run not in rows]
     return faults + [Fault("twice", f"{run} in the database") for run in rows if rows[run] > times[run]]

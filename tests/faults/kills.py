@@ -174,7 +174,7 @@ def _opened(scene: Scene) -> Collection[str]:
     scene.figures.openings += 1
     try:
         return recorded_in_database(scene.room / "results")
-    except duckdb.Error as error:
+    except (duckdb.Error, FileNotFoundError) as error:
         scene.figures.faults.append(Fault("unreadable", str(error)))
         return ()
 

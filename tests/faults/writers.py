@@ -100,7 +100,7 @@ def read(results: Path, over: Event, report: Path) -> None:
             try:
                 with database.snapshot(results / database.DATABASE) as connection:
                     rows, runs = connection.execute("SELECT count(*), count(DISTINCT run_id) FROM runs").fetchall()[0]
-            except duckdb.Error as error:
+            except (duckdb.Error, FileNotFoundError) as error:
                 out.write(f"does not open: {str(error).splitlines()[0]}\n")
                 continue
             if rows != runs or runs < most:
