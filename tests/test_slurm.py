@@ -153,7 +153,7 @@ def test_a_mistake_of_the_users_is_told_and_not_requeued(ground: Cluster) -> Non
     run_id = quick_config(ground.place).run_id
     scenarios.a_mistake_of_the_users_is_told_and_not_tried_again(ground, run_id)
     job = ground.job(ground.the_run())
-    assert words_of([job]) == {job: "FAILED 1:0"}
+    wait_until(lambda: words_of([job]) == {job: "FAILED 1:0"}, "Slurm to say so, a moment after the run does")
 
 
 def test_what_gives_way_to_others_is_requeued_and_goes_on(ground: Cluster) -> None:
