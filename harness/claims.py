@@ -1,5 +1,6 @@
 """What a published claim says, in terms of runs that can be made here: frozen data, without torch."""
 
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
@@ -9,6 +10,13 @@ from harness.frozen import Frozen, NonNegativeInt, PositiveFloat, PositiveInt
 # Distances between two sets of images that a claim about FID may be tested by.
 FRECHET: Final = ("fid", "fd_dinov2", "fd_digits")
 FRECHET_FAMILY: Final = "frechet"
+
+# GenEval's official prompts, and its rules on those of the drawn shapes.
+GENEVAL: Final = ("geneval", "geneval_shapes")
+
+# What a claim names -> the measurements that can test it, and what that is called.
+FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {FRECHET_FAMILY: FRECHET, "geneval": GENEVAL}
+_CALLED: Final[Mapping[str, str]] = {FRECHET_FAMILY: "FID or its like", "geneval": "GenEval or its like"}
 
 
 class Bounded(Frozen):
@@ -30,7 +38,8 @@ class Difference(Bounded):
     """A claim about two arms: how the `treatments` (presets) differ from the `baseline` preset in a metric.
 
     `least` and `most` bound the difference as a share of the baseline's mean: most = 0 is "lower".  `metric` is a
-    measurement's name, or "frechet" for any of `FRECHET`.  The arms must be equal in `equal_stages` too.
+    measurement's name, "frechet" for any of `FRECHET`, or "geneval" for any of `GENEVAL`.  The arms must be equal in
+    `equal_stages` too.
     """
 
     kind: Literal["difference"]
@@ -43,12 +52,12 @@ class Difference(Bounded):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of the measurements that can test it."""
-        return FRECHET if self.metric == FRECHET_FAMILY else (self.metric,)
+        return FAMILIES.get(self.metric, (self.metric,))
 
     @property
     def words(self) -> str:
         """What is expected: "fid lower", "gflops higher by 9 % to 11.5 %"."""
-        name = "FID or its like" if self.metric == FRECHET_FAMILY else self.metric
+        name = _CALLED.get(self.metric, self.metric)
         if self.least is not None and self.most is not None:
             return f"{name} higher by {self.least:.3g} to {self.most:.3g} of it"
         if self.most is not None:
