@@ -23,6 +23,7 @@ from harness.rae import NO_WHITENING, AddNoise, LatentForm, Noise, Whitening, de
 from harness.registers import AddedRegisters, LossMask
 from harness.weights import load_official
 from tests.encoder_goldens import EncoderGolden, fill
+from tests.upstream_geneval import GENEVAL_CHECKS
 from tests.upstream_metrics import METRIC_CHECKS
 
 Neurons = Mapping[int, tuple[int, ...]]
@@ -363,4 +364,5 @@ CHECKS: Mapping[str, Callable[[EncoderGolden], None]] = {
     "preprocess": _crop,
     "outlier_statistics": _loss_weights,
     **METRIC_CHECKS,
+    **GENEVAL_CHECKS,
 }
