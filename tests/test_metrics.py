@@ -85,7 +85,7 @@ def test_the_count_of_evaluations_is_what_really_happens(tmp_path: Path, backbon
 
 def _statistics(patches: Tensor, registers: Tensor | None = None) -> OutlierStatistics:
     none = patches[:, :0] if registers is None else registers
-    place = outliers._Place()
+    place = outliers.StatisticsOfPlace()
     place.add(patches, none)
     found = place.statistics(2, 0.5)
     assert found is not None
@@ -150,7 +150,7 @@ def test_a_channel_that_is_large_for_all_tokens_is_no_token_outlier() -> None:
 
 
 def test_norms_that_are_no_numbers_have_no_statistics() -> None:
-    place = outliers._Place()
+    place = outliers.StatisticsOfPlace()
     place.add(torch.ones(2, 3, 4), torch.empty(2, 0, 4))
     assert place.statistics(0, 0.5) is not None
     assert place.add(torch.full((2, 3, 4), torch.inf), torch.empty(2, 0, 4)) is None

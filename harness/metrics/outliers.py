@@ -72,7 +72,7 @@ def probe(
     `look` is shown the norms of every block as they come.
     """
     levels = config.protocol.noise_levels
-    places: list[defaultdict[int, _Place]] = [defaultdict(_Place) for _ in levels]
+    places: list[defaultdict[int, StatisticsOfPlace]] = [defaultdict(StatisticsOfPlace) for _ in levels]
     numbers = np.arange(len(probed_indices(config, source)))
     for start in range(0, len(numbers), AT_ONCE):
         shown = numbers[start : start + AT_ONCE]
@@ -176,7 +176,7 @@ class _Watch:
         self,
         denoiser: Denoiser,
         attention: ReceivedAttention,
-        blocks: defaultdict[int, "_Place"],
+        blocks: defaultdict[int, "StatisticsOfPlace"],
         tell: Callable[[int, _Parts], None],
     ) -> None:
         self._denoiser, self._attention, self._blocks, self._tell = denoiser, attention, blocks, tell
@@ -188,8 +188,9 @@ class _Watch:
         entered_NL = None if block in {trunk.start for trunk in self._denoiser.trunks} else self._entered_NL
         received_NS = self._attention.take()
         if received_NS is not None and received_NS.isfinite().all():
-            registers = registers_NRD.shape[1]
-            place.add_attention(received_NS, entered_NL, (patches_NLD.shape[1], registers, tokens_NTD.shape[1]))
+            registers, text = registers_NRD.shape[1], self._denoiser.prompts.present
+            counts = TokenCounts(patches_NLD.shape[1], text, registers, tokens_NTD.shape[1])
+            place.add_attention(received_NS, entered_NL, counts)
         self._tell(block, (patches_NLD, registers_NRD))
         self._entered_NL = place.add(patches_NLD, registers_NRD)
 
@@ -206,7 +207,17 @@ def _over_median(patches_NLD: Tensor, registers_NRD: Tensor) -> tuple[Tensor, Te
     return relative_NL, registers_NRD.norm(dim=-1) / median_N1.clamp(min=TINY), median_N1
 
 
-class _Place:
+@dataclass(frozen=True)
+class TokenCounts:
+    """How many of a sequence's `tokens` are what: patches first, at its end text and then registers."""
+
+    patches: int
+    text: int
+    registers: int
+    tokens: int
+
+
+class StatisticsOfPlace:
     """Sums over the images of one block at one noise level."""
 
     def __init__(self) -> None:
@@ -234,17 +245,18 @@ class _Place:
         self._outliers.add("places", outliers_NL / count_N1.clamp(min=1))
         return outliers_NL
 
-    def add_attention(self, received_NS: Tensor, entered_NL: Tensor | None, counts: tuple[int, int, int]) -> None:
-        """Take in what keys received: those of `counts` patches, registers and all tokens; the others are sinks.
+    def add_attention(self, received_NS: Tensor, entered_NL: Tensor | None, counts: TokenCounts) -> None:
+        """Take in what keys received: those of so many tokens of each kind; keys that are none of them are sinks.
 
         `entered_NL` are the outliers among the patches that entered the block.
         """
-        patches, registers, tokens = counts
+        patches, first_register = counts.patches, counts.tokens - counts.registers
         bounds = {
             "patches": (0, patches),
-            "native": (patches, tokens - registers),
-            "registers": (tokens - registers, tokens),
-            "sink": (tokens, received_NS.shape[1]),
+            "native": (patches, first_register - counts.text),
+            "text": (first_register - counts.text, first_register),
+            "registers": (first_register, counts.tokens),
+            "sink": (counts.tokens, received_NS.shape[1]),
         }
         for name, (start, stop) in bounds.items():
             if start < stop:
