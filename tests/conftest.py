@@ -1,6 +1,7 @@
 """Options, and threads that two cores can bear."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -19,6 +20,12 @@ LONGEST = {
     "test_fault_campaign",
 }
 GOLDENS = [Path(__file__).parent / "goldens" / name for name in ("backbones", "encoder")]
+
+
+@pytest.fixture(autouse=True)
+def _main_stays_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit leaves a page's script as `__main__`, and each process that a later test forks would run it."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

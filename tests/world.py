@@ -1,6 +1,7 @@
 """Real processes that work together on this machine, for tests."""
 
 import os
+import signal
 import socket
 import traceback
 from collections.abc import Callable, Sequence
@@ -68,6 +69,8 @@ def _work(rank: int, work: Work, configs: list[RunConfig], place: Path, meeting:
     processes, port = meeting
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+    # torch ends the others as soon as one has failed: maybe before they have written what they know of it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Or a test of what hangs would take half a minute.
     process_group.LISTENS_EVERY, process_group.TO_NOTICE = 0.2, 2.0
     here = [executed(config, processes=processes, rank=rank, local_rank=rank) for config in configs]
