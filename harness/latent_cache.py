@@ -3,16 +3,12 @@
 # N images asked for, n images of a shard, V views of an image (as it is, and mirrored)
 # M channels of moments, h and w their height and width
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +16,11 @@ import torch
 
 from harness.codec import Codec
 from harness.data import Images
-from harness.errors import UserError, disk_error
+from harness.errors import UserError
 from harness.files import read_array, write_array, write_text
 from harness.images import Values, to_unit
 from harness.progress import Progress, say
+from harness.shared_work import make_missing
 from harness.spec import Task
 
 LAYOUT = 1
@@ -70,11 +67,9 @@ def moments_of(images: Images, task: Task, codec: Codec, folder: Path, batch_siz
     shards = encoding.shards(place)
     if missing := [shard for shard in shards if not shard.is_there()]:
         _announce(encoding, place, missing)
-        with contextlib.ExitStack() as stack:
-            lock = stack.enter_context(_lock_file(place))
-            done = len(images) - sum(len(shard) for shard in missing)
-            progress = stack.enter_context(Progress("encoding images", len(images), done))
-            _encode_missing(encoding, missing, lock, progress)
+        done = len(images) - sum(len(shard) for shard in missing)
+        with Progress("encoding images", len(images), done) as progress:
+            make_missing(place, missing, lambda shard: encoding.make(shard, progress), progress, "images")
     return Moments([shard.read() for shard in shards])
 
 
@@ -159,8 +154,8 @@ class _Encoding:
             for index, start in enumerate(starts)
         ]
 
-    def encode(self, shard: _Shard, progress: Progress) -> Values:
-        """The moments of one shard.  Raises UserError where they are no numbers."""
+    def make(self, shard: _Shard, progress: Progress) -> None:
+        """Put the moments of one shard in place.  Raises UserError where they are no numbers."""
         array = np.empty(shard.shape, np.float32)
         for start in range(shard.start, shard.stop, self.batch_size):
             stop = min(start + self.batch_size, shard.stop)
@@ -175,7 +170,7 @@ class _Encoding:
                     "choose other weights (--set latents.weights=...): these are damaged, or not for such images",
                 )
             progress.advance(stop - start)
-        return array
+        write_array(shard.file, array)
 
 
 def _announce(encoding: _Encoding, place: Path, missing: Sequence[_Shard]) -> None:
@@ -184,46 +179,3 @@ def _announce(encoding: _Encoding, place: Path, missing: Sequence[_Shard]) -> No
     size = encoding.bytes_of(missing) / MEGABYTE
     say(f"encoding {left} of {len(encoding.images)} images, once: {size:,.1f} MB in {place}")
     write_text(place / "about.json", json.dumps(encoding.about, indent=1) + "\n")
-
-
-def _encode_missing(encoding: _Encoding, missing: Sequence[_Shard], lock: BinaryIO, progress: Progress) -> None:
-    """Encode what no other process is at work on; then wait for the others, and do what they leave undone."""
-    left = list(missing)
-    for wait in (False, True):
-        if wait and left:
-            say(f"waiting for another process, which encodes {sum(map(len, left))} of these images")
-        for shard in tuple(left):
-            with _claim(lock, shard, wait=wait) as is_ours:
-                if not is_ours:
-                    continue
-                if shard.is_there():
-                    progress.advance(len(shard))
-                else:
-                    write_array(shard.file, encoding.encode(shard, progress))
-            left.remove(shard)
-
-
-def _lock_file(place: Path) -> BinaryIO:
-    try:
-        return (place / "lock").open("ab")
-    except OSError as error:
-        raise disk_error(place, error) from error
-
-
-@contextmanager
-def _claim(lock: BinaryIO, shard: _Shard, *, wait: bool) -> Iterator[bool]:
-    """Whether this process has the shard to itself; one byte of the lock file stands for it.
-
-    A lock ends with its process, however that ends.  Where a disk has no locks, every process has every shard: double
-    work, and the same bytes.
-    """
-    is_ours = True
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, shard.index)
-    except OSError as error:
-        is_ours = error.errno not in (errno.EACCES, errno.EAGAIN)
-    try:
-        yield is_ours
-    finally:
-        with contextlib.suppress(OSError):
-            fcntl.lockf(lock, fcntl.LOCK_UN, 1, shard.index)
