@@ -1,7 +1,6 @@
 """Definitions of encoders that no list names: those of a local folder, and any vision transformer of timm's."""
 
 import difflib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from harness.encoders import ENCODERS, HALF, IMAGENET_MEAN, IMAGENET_STD, EncoderDefinition, Family, find
-from harness.errors import UserError, disk_error
+from harness.errors import UserError
+from harness.files import read_settings
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -117,7 +117,7 @@ def definition_in(folder: Path) -> EncoderDefinition:
     It takes the folder's name, and the mean and the deviation of preprocessor_config.json where that is there.
     Raises UserError where there is no config.json, where it is damaged, or where it describes another network.
     """
-    config = _read_json(folder / CONFIG_FILE)
+    config = read_settings(folder / CONFIG_FILE, _ANOTHER)
     try:
         if OWN_KEY in config:
             return EncoderDefinition.model_validate(config[OWN_KEY])
@@ -237,7 +237,7 @@ def _statistics(folder: Path, family: Family) -> tuple[Any, Any]:
     usual = {"siglip": (HALF, HALF), "clip": (ENCODERS["clip-b"].mean, ENCODERS["clip-b"].std)}
     mean, std = usual.get(family, (IMAGENET_MEAN, IMAGENET_STD))
     path = folder / PREPROCESSOR_FILE
-    said = _read_json(path) if path.is_file() else {}
+    said = read_settings(path, _ANOTHER) if path.is_file() else {}
     return said.get("image_mean") or mean, said.get("image_std") or std
 
 
@@ -319,17 +319,3 @@ def _no_transformer(name: str) -> UserError:
         f"timm's {name} is no plain vision transformer: registers have no place in it",
         "give a VisionTransformer or an Eva of timm's whose blocks have an MLP with fc2",
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"the folder {path.parent} holds no {path.name}", _ANOTHER) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {error}", "fetch it anew") from error
-    except OSError as error:
-        raise disk_error(path, error) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object", "fetch it anew")
-    return content

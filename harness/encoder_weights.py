@@ -135,6 +135,7 @@ def _published(definition: EncoderDefinition) -> tuple[Path, str]:
 def _cached(repository: str) -> Path | None:
     """The file that the hub's cache got last."""
     import huggingface_hub
+    import huggingface_hub.constants
 
     folder = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
     files = folder.glob(f"snapshots/*/{WEIGHTS_FILE}")

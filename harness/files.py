@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import mmap
 import os
 import secrets
@@ -22,6 +23,24 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise disk_error(path, error) from error
+
+
+def read_settings(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file of somebody's, such as `config.json`.
+
+    Raises UserError where it is not there, for which `remedy` says what to do, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"the folder {path.parent} holds no {path.name}", remedy) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}", "fetch it anew") from error
+    except OSError as error:
+        raise disk_error(path, error) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object", "fetch it anew")
+    return content
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

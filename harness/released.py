@@ -233,6 +233,7 @@ def _cached(hub: ModuleType, repository: str) -> Path | None:
 def _hub() -> ModuleType:
     try:
         import huggingface_hub
+        import huggingface_hub.constants
         import huggingface_hub.errors
     except ModuleNotFoundError:
         raise UserError(
