@@ -240,7 +240,7 @@ class Block(nn.Module):
     norm2: nn.Module
     attn: Attention
     mlp: nn.Module
-    adaLN_modulation: Modulation  # noqa: N815
+    adaLN_modulation: Modulation
 
     def forward(self, tokens_NLD: Tensor, condition: Tensor, rotary: nn.Module) -> Tensor:
         vectors = self.adaLN_modulation.vectors(condition)

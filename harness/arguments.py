@@ -49,6 +49,23 @@ def add_encoder(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument("--encoder-weights", metavar="PATH", help="its weights, instead of the published ones")
 
 
+def add_text_encoder(parser: argparse.ArgumentParser) -> None:
+    """The encoder of prompts, where that is frozen."""
+    parser.add_argument(
+        "--text-encoder", metavar="PATH_OR_HUB_ID", help="text to image: a frozen encoder of transformers for prompts"
+    )
+
+
+def add_detector_size(parser: Any) -> None:
+    """How large GenEval's detector sees images."""
+    parser.add_argument(
+        "--detector-size",
+        choices=("official", "checkpoint"),
+        help="how large the detector sees images: as the official tool's, a shorter side of 800 and at most 1333 "
+        "(default), or as its own processor says (the released ones: 384 x 384)",
+    )
+
+
 def add_extractor_weights(parser: argparse.ArgumentParser) -> None:
     """Where the weights of feature extractors are."""
     parser.add_argument(

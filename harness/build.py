@@ -10,6 +10,8 @@ from harness import registry
 from harness.denoiser import Denoiser
 from harness.errors import UserError
 from harness.metrics import cost
+from harness.prompt_readers import reader_of
+from harness.prompted import attach_prompts
 from harness.registers import RegisterConfig
 from harness.released import Released, locate, mapping, read_released, require_same_network
 from harness.spec import RunConfig, Weights
@@ -31,6 +33,8 @@ def build(config: RunConfig) -> Denoiser:
             f"build of {backbone.name} returns {type(denoiser).__name__}, which is no harness.denoiser.Denoiser",
             "derive its network from Denoiser, and return one",
         )
+    if config.text is not None:
+        attach_prompts(config.text, denoiser, reader_of(config))
     dsr.attach(config.registers, denoiser)
     return denoiser
 

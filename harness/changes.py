@@ -35,6 +35,10 @@ _DERIVED = {
     "task.data_fingerprint": "it is computed from the data",
     "task.num_training_images": "they are counted",
     "task.metric": "it belongs to the task",
+    "task.prompts": "they belong to the task",
+    "text.vocabulary": "it is counted in the captions",
+    "text.encoder": "use --text-encoder PATH_OR_HUB_ID",
+    "text.encoder_sha256": "it follows from the files: use --text-encoder PATH_OR_HUB_ID",
 }
 
 
@@ -69,6 +73,10 @@ class Changes:
             _put(data, section, path, value)
             _validated(adapter, data, ".".join([section, *path]), value)
         return _validated(adapter, data, section, "") if changes else model
+
+    def are_about(self, section: str) -> bool:
+        """Whether any of them is about a section."""
+        return section in self._by_section
 
 
 def _parse(text: str) -> tuple[list[str], Any]:

@@ -1,6 +1,6 @@
-"""The seam: where a backbone, which knows no registers, and registers, which know no backbone, meet."""
+"""The seam: where backbones, registers and prompts, which do not know each other, meet."""
 
-# N batch, L tokens, D width, C channels, H height, W width of the input
+# N batch, L tokens, D width, C channels, H height, W width of the input; T tokens of a prompt, E their width
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -48,6 +48,74 @@ class NoRegisters(Registers):
         return 0
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a text encoder made of prompts: `tokens` (N, T, E), which are `present` (N, T), and `pooled` (N, E)."""
+
+    tokens: Tensor
+    present: Tensor
+    pooled: Tensor
+
+
+class Prompts(nn.Module, ABC):
+    """How what was asked for reaches the blocks.  Labels are numbers of prompts; text tokens are no registers.
+
+    Behind the patches and a backbone's own tokens come those of the text, where they are in the sequence at all, and
+    registers behind these.
+    """
+
+    def prepare(self) -> None:
+        """Read or compute whatever takes long, before the first forward pass."""
+
+    @abstractmethod
+    def read(self, y_N: Tensor) -> Said | None:
+        """What the prompts of these numbers say; None where labels are classes."""
+
+    @abstractmethod
+    def label(self, embed_label: Callable[[Tensor], Tensor], y_N: Tensor, said: Said | None) -> Tensor:
+        """The vector (N, D) that stands for what was asked for, in the first trunk's width."""
+
+    @abstractmethod
+    def join(self, trunk: Trunk, tokens_NLD: Tensor, said: Said | None) -> Tensor:
+        """The sequence that a trunk begins with."""
+
+    @abstractmethod
+    def attend(self, index: int, tokens_NLD: Tensor, said: Said | None) -> Tensor:
+        """The sequence, registers included, after it has looked at the text, before block `index`."""
+
+    @abstractmethod
+    def leave(self, tokens_NLD: Tensor) -> Tensor:
+        """The sequence without text, once the registers have left it."""
+
+    @property
+    @abstractmethod
+    def present(self) -> int:
+        """How many text tokens stand before the registers in every block's output."""
+
+
+class NoPrompts(Prompts):
+    """Labels are classes: no parameter, no key, no operation."""
+
+    def read(self, y_N: Tensor) -> Said | None:  # noqa: ARG002
+        return None
+
+    def label(self, embed_label: Callable[[Tensor], Tensor], y_N: Tensor, said: Said | None) -> Tensor:  # noqa: ARG002
+        return embed_label(y_N)
+
+    def join(self, trunk: Trunk, tokens_NLD: Tensor, said: Said | None) -> Tensor:  # noqa: ARG002
+        return tokens_NLD
+
+    def attend(self, index: int, tokens_NLD: Tensor, said: Said | None) -> Tensor:  # noqa: ARG002
+        return tokens_NLD
+
+    def leave(self, tokens_NLD: Tensor) -> Tensor:
+        return tokens_NLD
+
+    @property
+    def present(self) -> int:
+        return 0
+
+
 def watch_nothing(index: int, tokens_NLD: Tensor) -> None:
     """The watcher of a forward pass that nobody watches."""
 
@@ -73,6 +141,7 @@ class Denoiser(nn.Module, ABC):
     """
 
     registers: Registers
+    prompts: Prompts
     trunks: tuple[Trunk, ...]
     null_label: int | None
     patch_tokens: int
@@ -82,6 +151,7 @@ class Denoiser(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.registers = NoRegisters()
+        self.prompts = NoPrompts()
         self.loss_weight = count_every_patch
         self.clamp = keep_every_norm
 
@@ -120,18 +190,21 @@ class Denoiser(nn.Module, ABC):
         with_registers: bool = True,
     ) -> Tensor:
         """The network's prediction at its own time t and for labels y; `watch` sees what each block hands on."""
-        registers = self.registers if with_registers else _ABSENT
+        registers, prompts = self.registers if with_registers else _ABSENT, self.prompts
         clamp = keep_every_norm if self.training else self.clamp
-        label_ND = self.embed_label(y_N)
+        said = prompts.read(y_N)
+        label_ND = prompts.label(self.embed_label, y_N, said)
         tokens_NLD, condition = self.embed(x_NCHW, t_N, label_ND)
         for trunk in self.trunks:
             if trunk.start:
                 tokens_NLD, condition = self.hand_over(tokens_NLD, condition)
+            tokens_NLD = prompts.join(trunk, tokens_NLD, said)
             for index in range(trunk.start, trunk.start + trunk.depth):
                 tokens_NLD = registers.enter(index, tokens_NLD, label_ND)
+                tokens_NLD = prompts.attend(index, tokens_NLD, said)
                 tokens_NLD = clamp(self.step(index, tokens_NLD, condition))
                 watch(index, tokens_NLD)
-        return self.decode(registers.leave(tokens_NLD), condition)
+        return self.decode(prompts.leave(registers.leave(tokens_NLD)), condition)
 
 
 _ABSENT = NoRegisters()

@@ -23,8 +23,8 @@ def describe(config: RunConfig) -> dict[str, Any]:
     """Parameters, tokens and operations of a backbone with its registers, counted on the meta device.
 
     `parameters` counts fixed position tables, as the official code does; `gflops` is 2 x `gmacs`, of one conditional
-    forward pass at batch 1; `tokens` is the longest sequence: patches, registers and
-    the network's own; `buffers` and `state_dict_entries` are those of the official checkpoint.
+    forward pass at batch 1; `tokens` is the longest sequence: patches, registers, the network's own, and those of a
+    prompt in context; `buffers` and `state_dict_entries` are those of the official checkpoint.
     """
     from harness.build import layout_of, size_of
 
@@ -32,6 +32,8 @@ def describe(config: RunConfig) -> dict[str, Any]:
     denoiser = config.registers.denoiser
     network = backbone.size(config.size).model_validate(config.network)
     registers = denoiser.count if denoiser else 0
+    text = config.text.tokens if config.text else 0
+    in_sequence = text if config.text and config.text.entry == "in-context" else 0
     return {
         "backbone": config.exact_name,
         "source": backbone.source,
@@ -41,10 +43,11 @@ def describe(config: RunConfig) -> dict[str, Any]:
         "trainable_parameters": size.trainable_parameters,
         "buffers": size.buffers + sum(table.numel() for table in official.derived.values()),
         "state_dict_entries": len(official.order),
-        "tokens": network.patch_tokens + registers + network.native_tokens,
+        "tokens": network.patch_tokens + registers + network.native_tokens + in_sequence,
         "patch_tokens": network.patch_tokens,
         "register_tokens": registers,
         "native_tokens": network.native_tokens,
+        "text_tokens": text,
         "gflops": size.flops / 1e9,
         "gmacs": size.flops / 2e9,
         "network": config.network,

@@ -5,6 +5,9 @@ import hashlib
 import json
 from typing import Any
 
+# Of a configuration's fields: how it is carried out, and what a text encoder is called, whose digest says what it is.
+NO_PART_OF_ID: Any = {"seed": True, "execution": True, "text": {"encoder"}}
+
 
 class Identity:
     """What runs are that differ in their seed alone: hundreds share it, and it gives each of them its ids."""

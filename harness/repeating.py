@@ -13,9 +13,10 @@ from harness.errors import UserError
 from harness.registers import AddedRegisters, TrainedRegisters
 from harness.resolve import DEFAULT_TASK, Request, resolve
 from harness.spec import Execution, RaeLatents, RunConfig
+from harness.text_config import WORDS, TextConfig
 
 PROGRAM: Final = ("python", "-m", "harness", "run")
-SECTIONS: Final = ("network", "registers", "task", "latents", "objective", "recipe", "sampler", "protocol")
+SECTIONS: Final = ("network", "registers", "task", "latents", "text", "objective", "recipe", "sampler", "protocol")
 
 # What the images of a task with --data may be changed in; the rest is counted in them.
 _OF_IMAGES: Final = ("image_size", "channels", "horizontal_flip")
@@ -83,6 +84,8 @@ def _unknown(config: RunConfig) -> Iterator[str]:
     encoder, neuron_list = _encoder(config), _neurons(config)
     if config.third_party is None and not _is_ours(config):
         yield f"a backbone {config.backbone} and a task {config.task.name}, which are not both here"
+    if config.text is not None and _is_frozen(config.text):
+        yield f"the text encoder {config.text.encoder}, whose files are not looked for"
     if encoder is not None and encoder not in ENCODERS:
         yield f"an encoder {encoder}, which is not here"
     if neuron_list is not None and neuron_list not in {each.name for each in neurons.shipped()}:
@@ -159,6 +162,8 @@ def _differences(default: RunConfig, config: RunConfig) -> Iterator[Setting]:
 
 def _section(config: RunConfig, name: str) -> dict[str, Any]:
     section = getattr(config, name)
+    if section is None:
+        return {}
     whole: dict[str, Any] = section if isinstance(section, dict) else section.model_dump(mode="json")
     return json.loads(json.dumps(whole))  # type: ignore[no-any-return]
 
@@ -197,7 +202,8 @@ def _backbone(config: RunConfig) -> str:
 
 
 def _takes_images(config: RunConfig) -> bool:
-    return config.task.name != DEFAULT_TASK and bool(config.task.data_fingerprint)
+    definition = tasks.TASKS.get(config.task.name)
+    return bool(config.task.data_fingerprint) and not (definition and definition.brings_images)
 
 
 def _flags(config: RunConfig) -> Iterator[str]:
@@ -207,6 +213,8 @@ def _flags(config: RunConfig) -> Iterator[str]:
         yield from ("--encoder", encoder)
     if (neuron_list := _neurons(config)) is not None:
         yield from ("--neurons", neuron_list)
+    if _is_frozen(config.text):
+        yield from ("--text-encoder", "TEXT_ENCODER")
     if isinstance(in_encoder, TrainedRegisters) and in_encoder.weights:
         yield from ("--registered-weights", "REGISTERED")
     if config.weights is not None:
@@ -220,12 +228,18 @@ def _flags(config: RunConfig) -> Iterator[str]:
             yield from ("--statistics", "STATISTICS")
 
 
+def _is_frozen(text: TextConfig | None) -> bool:
+    return text is not None and text.encoder != WORDS
+
+
 def _needs(config: RunConfig) -> Iterator[str]:
     latents, guide, in_encoder = config.latents, config.protocol.guidance.guide, config.registers.encoder
     if config.third_party is not None:
         yield f"the backbone's file {config.third_party.file}, SHA-256 {config.third_party.sha256}"
     if _takes_images(config):
         yield f"the images of the task {config.task.name}, fingerprint {config.task.data_fingerprint}"
+    if config.text is not None and _is_frozen(config.text):
+        yield f"the text encoder {config.text.encoder}, SHA-256 {config.text.encoder_sha256}"
     if config.weights is not None:
         yield f"the weights {config.weights.name}, SHA-256 {config.weights.sha256}"
     if guide is not None:

@@ -14,7 +14,9 @@ from harness.processes import cores
 from harness.registers import RegisterConfig
 from harness.registry import Named
 from harness.resolve_latents import resolve_latents, with_registered_weights
+from harness.resolve_text import resolve_text
 from harness.respacing import NUM_STEPS, kept_steps
+from harness.shapes.palette import DESIGN_SIZE
 from harness.spec import (
     DdimSampler,
     DdpmObjective,
@@ -29,6 +31,7 @@ from harness.spec import (
     Sampler,
     SdeSampler,
 )
+from harness.texts import prompts_of
 
 LONGEST_LAST_STEP = 0.9
 DEFAULT_TASK, OFFICIAL_TASK = "digits", "imagenet256"
@@ -64,7 +67,9 @@ def resolve(request: Request, *, needs_data: bool = True) -> RunConfig:
     if needs_data and not config.task.data_fingerprint:
         raise UserError(
             f"the task {config.task.name} needs images",
-            "add --data DIR, a folder that holds one subfolder per class (or a train/ folder with them)",
+            "add --data DIR, a folder of images with captions"
+            if config.task.prompts
+            else "add --data DIR, a folder that holds one subfolder per class (or a train/ folder with them)",
         )
     return config
 
@@ -121,6 +126,7 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
     stage = dsr.EncoderStage(latents, seen.encoder, request.neurons)
     registers = changes.apply("registers", dsr.configure(request.registers, backbone, network, stage))
     registers = with_registered_weights(registers, seen)
+    text = resolve_text(definition, execution, changes)
     config = RunConfig(
         backbone=backbone.name,
         size=size,
@@ -128,6 +134,7 @@ def _resolve(request: Request, *, official_input: bool) -> tuple[RunConfig, Netw
         registers=registers,
         task=task,
         latents=latents,
+        text=text,
         objective=changes.apply("objective", backbone.objective(network), Objective),
         recipe=changes.apply("recipe", definition.recipe_of(backbone, located.num_images)),
         sampler=changes.apply("sampler", definition.sampler_of(backbone), Sampler),
@@ -226,6 +233,14 @@ def _check_task(config: RunConfig, network: Network) -> None:
             f"the digits are 8 x 8 with one channel, not {task.image_size} x {task.image_size} with {task.channels}",
             "use --task folder for images of another size",
         )
+    if task.horizontal_flip and task.prompts:
+        raise UserError("a mirrored image is no longer what its caption says", "leave task.horizontal_flip alone")
+    if task.prompts == "shapes" and (task.image_size % DESIGN_SIZE or task.channels != 3):
+        raise UserError(
+            f"shapes are drawn in colour at multiples of {DESIGN_SIZE} pixels, not at {task.image_size} with "
+            f"{task.channels} channels",
+            "set task.image_size=32 or 64",
+        )
     if task.channels not in (1, 3):
         raise UserError(f"images have 1 channel (grey) or 3 (RGB), not {task.channels}", "set task.channels to 1 or 3")
 
@@ -243,11 +258,16 @@ def _check_objective(config: RunConfig, network: Network) -> None:
         _check_flow(objective)
     elif config.registers.loss_mask is not None and config.registers.loss_mask.time_shift is not None:
         raise UserError("a time shift of the loss needs a flow's times", "leave registers.loss_mask.time_shift out")
-    if config.recipe.label_dropout > 0 and not network.has_null_class:
+    if config.recipe.label_dropout > 0 and not _has_null(config, network):
         raise UserError(
             'labels cannot be dropped: this network has no embedding for "no class"',
             "set network.null_class=true, or recipe.label_dropout=0",
         )
+
+
+def _has_null(config: RunConfig, network: Network) -> bool:
+    """Whether there is something to ask for in place of a label: no class, or the empty prompt."""
+    return network.has_null_class or config.text is not None
 
 
 def _check_flow(objective: FlowObjective) -> None:
@@ -303,18 +323,20 @@ def _check_references(execution: Execution) -> None:
 
 
 def _check_labels(config: RunConfig, network: Network) -> None:
-    protocol, classes = config.protocol, config.task.num_classes
-    if protocol.num_images % classes:
-        below = protocol.num_images - protocol.num_images % classes
-        near = [str(count) for count in (below, below + classes) if count]
+    protocol, prompts = config.protocol, prompts_of(config.task)
+    kinds, name = (len(prompts), "prompts") if prompts else (config.task.num_classes, "classes")
+    if protocol.num_images % kinds:
+        below = protocol.num_images - protocol.num_images % kinds
+        near = [str(count) for count in (below, below + kinds) if count]
         raise UserError(
-            f"{protocol.num_images} images cannot be balanced over {classes} classes",
+            f"{protocol.num_images} images cannot be balanced over {kinds} {name}",
             f"set protocol.num_images to {' or '.join(near)}",
         )
     guidance, registers = protocol.guidance, config.registers
     if registers.guidance is not None and registers.denoiser is None:
         raise UserError("register guidance needs registers", "use --registers register-guidance")
-    if _guides(guidance) and guidance.guide is None and not (network.has_null_class and config.recipe.label_dropout):
+    was_dropped = _has_null(config, network) and config.recipe.label_dropout
+    if _guides(guidance) and guidance.guide is None and not was_dropped:
         raise UserError(
             "classifier-free guidance needs a network that was trained with dropped labels",
             "set recipe.label_dropout above 0, or protocol.guidance.scale=1",

@@ -16,14 +16,18 @@ from harness.frozen import (
     PositiveInt,
     Seed,
 )
-from harness.identity import Identity, identity_of
+from harness.identity import NO_PART_OF_ID, Identity, identity_of
 from harness.registers import RegisterConfig
+from harness.text_config import TextConfig
 
 Uint8Rule = Literal["round", "truncate-128", "truncate-255"]
 
 
 class Task(Frozen):
-    """Images to learn and to make: `channels` x `image_size` x `image_size`, in `num_classes` classes."""
+    """Images to learn and to make: `channels` x `image_size` x `image_size`, in `num_classes` classes.
+
+    With `prompts` images have captions and one class, and are made for a set: GenEval's 553, the shapes' held-out ones.
+    """
 
     name: str
     channels: PositiveInt
@@ -33,7 +37,8 @@ class Task(Frozen):
     class_names: tuple[str, ...] = ()
     data_fingerprint: str = ""
     num_training_images: PositiveInt | None = None
-    metric: Literal["fd_digits", "none"] = "none"
+    metric: Literal["fd_digits", "geneval_shapes", "none"] = "none"
+    prompts: Literal["", "shapes", "geneval"] = ""
 
 
 class PixelLatents(Frozen):
@@ -78,6 +83,19 @@ class StandInLatents(Frozen):
         return task.channels * self.patch**2, task.image_size // self.patch
 
 
+class DrawnLatents(Frozen):
+    """Latents of the small autoencoder that comes with the drawn shapes, whitened: what SD-VAE is to photographs."""
+
+    kind: Literal["shapes"]
+    weights_sha256: str
+    channels: Literal[8] = 8
+    patch: Literal[4] = 4
+
+    def shape(self, task: Task) -> tuple[int, int]:
+        """(channels, side) of what the denoiser sees."""
+        return self.channels, task.image_size // self.patch
+
+
 class RaeLatents(Frozen):
     """Tokens of a frozen representation encoder, `channels` wide, one for each patch of `patch` squared (RAE).
 
@@ -102,7 +120,7 @@ class RaeLatents(Frozen):
         return self.channels, task.image_size // self.patch
 
 
-Latents = Annotated[PixelLatents | VaeLatents | StandInLatents | RaeLatents, Field(discriminator="kind")]
+Latents = Annotated[PixelLatents | VaeLatents | StandInLatents | DrawnLatents | RaeLatents, Field(discriminator="kind")]
 
 
 class FlowObjective(Frozen):
@@ -317,6 +335,7 @@ class Execution(Frozen):
     registered_weights: str | None = None
     decoder: str | None = None
     statistics: str | None = None
+    text_encoder: str | None = None
     references: tuple[str, ...] = ()
     references_dir: Path = Path("references")
     extractor_weights: tuple[str, ...] = ()
@@ -338,6 +357,7 @@ class RunConfig(Frozen):
     protocol: Protocol
     seed: Seed = 0
     latents: Latents = PixelLatents()
+    text: TextConfig | None = None
     weights: Weights | None = None
     third_party: ThirdParty | None = None
     execution: Execution = Field(default=Execution(), exclude_if=lambda execution: execution == Execution())
@@ -357,8 +377,8 @@ class RunConfig(Frozen):
 
     @property
     def identity(self) -> Identity:
-        """What the ids rest on, but for the seed."""
-        return identity_of(self.model_dump_json(exclude_defaults=True, exclude={"seed", "execution"}))
+        """What the ids rest on, but for the seed; a text encoder counts by its digest, not by its name."""
+        return identity_of(self.model_dump_json(exclude_defaults=True, exclude=NO_PART_OF_ID))
 
     @property
     def training_steps(self) -> int:
