@@ -41,23 +41,21 @@ _INPUTS = {16: 256, 32: 512}
 _SCALES_OF_GUIDANCE = {"b-16": 3.0, "b-32": 3.0, "l-16": 2.4, "l-32": 2.5, "h-16": 2.2, "h-32": 2.3}
 _LARGE = 512
 
+# For the embedded digits, and for the drawn shapes.
+_TINY = {"input_size": 8, "in_channels": 1, "num_classes": 10, "patch_size": 2, "width": 64, "bottleneck": 16}
+_MINI = {"input_size": 32, "in_channels": 3, "num_classes": 1, "patch_size": 4, "width": 128, "bottleneck": 48}
+
 SAMPLER = OdeSampler(kind="ode", method="heun-euler", points=51)
 
 
 def published_sizes(in_context_len: int) -> Mapping[str, JitNetwork]:
-    """`b-16` to `h-32`, and `tiny`; the tiny one has an eighth of the in-context tokens, as it has of the patches."""
-    tiny = JitNetwork(
-        input_size=8,
-        in_channels=1,
-        num_classes=10,
-        patch_size=2,
-        width=64,
-        depth=4,
-        num_heads=4,
-        bottleneck=16,
-        in_context_len=in_context_len // 8,
-        in_context_start=1,
-    )
+    """`b-16` to `h-32`, and `tiny` and `mini`, which have an eighth of the in-context tokens."""
+    ours = {
+        name: JitNetwork.model_validate(
+            {**size, "depth": 4, "num_heads": 4, "in_context_len": in_context_len // 8, "in_context_start": 1}
+        )
+        for name, size in (("tiny", _TINY), ("mini", _MINI))
+    }
     published = {
         f"{scale}-{patch}": JitNetwork(
             input_size=input_size,
@@ -75,7 +73,7 @@ def published_sizes(in_context_len: int) -> Mapping[str, JitNetwork]:
         for scale, (width, depth, heads, bottleneck, start, dropout) in _SCALES.items()
         for patch, input_size in _INPUTS.items()
     }
-    return {"tiny": tiny} | published
+    return ours | published
 
 
 def headline(image_size: int) -> str:

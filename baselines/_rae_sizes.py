@@ -74,26 +74,32 @@ SAMPLER = OdeSampler(kind="ode", method="euler", points=50)
 _INPUT = {"input_size": 16, "in_channels": LATENTS.channels, "num_classes": 1000, "patch_size": 1}
 _SCALES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
 _TINY = {"input_size": 4, "in_channels": 4, "num_classes": 10, "patch_size": 1, "width": 64, "depth": 4, "num_heads": 4}
+_MINI = _TINY | {"input_size": 8, "in_channels": 48, "num_classes": 1, "width": 128}
 
 
 def lightning_sizes() -> Mapping[str, LightningNetwork]:
-    """`s` to `xl`, over 16 x 16 latents 768 wide (SigLIP2-B, DINOv2-B), and `tiny`."""
+    """`s` to `xl`, over 16 x 16 latents 768 wide (SigLIP2-B, DINOv2-B), and `tiny` and `mini`."""
     published = {
         name: LightningNetwork.model_validate(_INPUT | {"width": width, "depth": depth, "num_heads": heads})
         for name, (width, depth, heads) in _SCALES.items()
     }
-    return {"tiny": LightningNetwork.model_validate(_TINY)} | published
+    ours = {"tiny": _TINY, "mini": _MINI}
+    return {name: LightningNetwork.model_validate(size) for name, size in ours.items()} | published
 
 
 def dh_sizes() -> Mapping[str, DhNetwork]:
-    """`s` and `xl`, over 16 x 16 latents 768 wide (SigLIP2-B, DINOv2-B), and `tiny`."""
-    tiny = DhNetwork.model_validate(_TINY | {"depth": 3, "head_width": 96, "head_depth": 1, "head_num_heads": 4})
+    """`s` and `xl`, over 16 x 16 latents 768 wide (SigLIP2-B, DINOv2-B), and `tiny` and `mini`."""
+    head = {"depth": 3, "head_depth": 1, "head_num_heads": 4}
+    ours = {
+        "tiny": DhNetwork.model_validate(_TINY | head | {"head_width": 96}),
+        "mini": DhNetwork.model_validate(_MINI | head | {"head_width": 192}),
+    }
     published = {
         name: DhNetwork.model_validate(_INPUT | {"width": width, "depth": depth, "num_heads": heads})
         for name, (width, depth, heads) in _SCALES.items()
         if name in ("s", "xl")
     }
-    return {"tiny": tiny} | published
+    return ours | published
 
 
 def objective(network: Network) -> FlowObjective:

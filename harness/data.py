@@ -5,8 +5,8 @@
 import gzip
 import struct
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from harness.captions import list_captioned
 from harness.errors import UserError, first_few
 from harness.files import read_array, release, write_array
 from harness.folder import Listing, list_images, training_images
 from harness.images import Pixels, read_pixels
 from harness.progress import Progress, say
 from harness.spec import Task
+from harness.tasks import SHAPES_IMAGES
+from harness.texts import first_caption
 
 SHARD = 512
 # Every mapped file takes one of the descriptors of the process, often 1,024 in all: more images make larger shards.
@@ -54,13 +57,23 @@ class Images:
             release(shard)
 
 
+@dataclass(frozen=True)
+class Drawn(Images):
+    """Images that are drawn when they are asked for."""
+
+    draw: Callable[[Labels], Pixels] = field(kw_only=True)
+
+    def pixels(self, indices: Labels) -> Pixels:
+        return self.draw(indices)
+
+
 def load(task: Task, folder: Path | None, cache: Path) -> Images:
     """The images of a task.  Those of a folder are decoded once, into `cache`, and mapped from there.
 
     Raises UserError where the folder has changed since the run was resolved, or too much of it is unreadable.
     """
-    if task.name == "digits":
-        return digits()
+    if task.name in _EMBEDDED:
+        return _EMBEDDED[task.name](task)
     assert folder is not None, f"task {task.name} was resolved without a folder"
     listing = _listing(task, folder)
     return _decode(listing, task, cache / f"{listing.fingerprint}-{task.channels}x{task.image_size}")
@@ -71,13 +84,14 @@ def load_few(task: Task, folder: Path | None, count: int) -> Images:
 
     Raises UserError where one of them is unreadable.
     """
-    if task.name == "digits":
-        return digits()
+    if task.name in _EMBEDDED:
+        return _EMBEDDED[task.name](task)
     assert folder is not None, f"task {task.name} was resolved without a folder"
     listing = _listing(task, folder)
     chosen = spread_evenly(count, len(listing.images))
     pixels = [read_one(listing.images[index][0], task.image_size, task.channels) for index in chosen]
-    return Images([np.stack(pixels)], np.array([listing.images[index][1] for index in chosen], np.int64))
+    labels = np.array([listing.images[index][1] for index in chosen], np.int64)
+    return Images([np.stack(pixels)], _numbered(task, labels))
 
 
 def read_one(path: Path, side: int, channels: int) -> Pixels:
@@ -108,11 +122,35 @@ def digits() -> Images:
     return Images([np.round(greys * (255 / 16)).astype(np.uint8)], labels.astype(np.int64))
 
 
+def _shapes(task: Task) -> Images:
+    from harness.shapes.drawing import DrawnImages
+
+    drawn = DrawnImages(task.image_size, SHAPES_IMAGES)
+    return Drawn((), _numbered(task, drawn.labels), draw=drawn.pixels)
+
+
+# The tasks that bring their own images.
+_EMBEDDED: Mapping[str, Callable[[Task], Images]] = {"digits": lambda _: digits(), "shapes-t2i": _shapes}
+
+
 def _listing(task: Task, folder: Path) -> Listing:
-    listing = list_images(folder if task.name == "folder" else training_images(folder))
+    listing = _LISTINGS.get(task.name, _of_split)(folder)
     if listing.fingerprint != task.data_fingerprint:
         raise UserError(f"{folder} changed while the run was being prepared", "run the command again when it is still")
     return listing
+
+
+def _numbered(task: Task, labels: Labels) -> Labels:
+    """Classes as they are, captions by the numbers of their prompts."""
+    return labels + first_caption(task) if task.prompts else labels
+
+
+def _of_split(folder: Path) -> Listing:
+    return list_images(training_images(folder))
+
+
+# What lies in a folder, where it is not ImageNet's.
+_LISTINGS: Mapping[str, Callable[[Path], Listing]] = {"folder": list_images, "t2i": list_captioned}
 
 
 def _decode(listing: Listing, task: Task, cache: Path) -> Images:
@@ -139,7 +177,7 @@ def _decode(listing: Listing, task: Task, cache: Path) -> Images:
     notes = _left_out(listing, broken)
     for note in notes:
         say(note)
-    return Images(shards, np.array(kept, dtype=np.int64), notes)
+    return Images(shards, _numbered(task, np.array(kept, dtype=np.int64)), notes)
 
 
 def _decode_shard(part: Sequence[tuple[Path, int]], task: Task, pixels: Path, flags: Path) -> None:

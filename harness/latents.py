@@ -18,7 +18,8 @@ from harness.codec import Codec, exactly
 from harness.errors import UserError, disk_error
 from harness.files import sha256_of
 from harness.progress import say
-from harness.spec import PixelLatents, StandInLatents, Task, VaeLatents
+from harness.shapes_autoencoder import ShapesCodec
+from harness.spec import DrawnLatents, PixelLatents, StandInLatents, Task, VaeLatents
 from harness.weights import fitted, read_tensors
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
@@ -34,7 +35,10 @@ ROTATION_KEY = 20260731
 MOST_ROTATED = 4096
 
 
-def plain_codec(latents: PixelLatents | StandInLatents | VaeLatents, task: Task, device: torch.device) -> Codec:
+PlainLatents = PixelLatents | StandInLatents | DrawnLatents | VaeLatents
+
+
+def plain_codec(latents: PlainLatents, task: Task, device: torch.device) -> Codec:
     """The codec of latents that no representation encoder makes, ready on the device.
 
     Raises UserError where the task's images do not suit it, or its weights cannot be had.
@@ -44,6 +48,8 @@ def plain_codec(latents: PixelLatents | StandInLatents | VaeLatents, task: Task,
             return PixelCodec(task, device)
         case StandInLatents():
             return StandInCodec(latents, task, device)
+        case DrawnLatents():
+            return ShapesCodec(latents, task, device)
         case VaeLatents():
             return VaeCodec(latents, task, device)
 
