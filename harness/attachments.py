@@ -17,20 +17,27 @@ from harness.frozen import Frozen, PositiveInt
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-Kind = Literal["moments", "norms"]
+Kind = Literal["moments", "norms", "verdicts"]
 
 # What may be added to the repository for one run; the norm maps are written so that they fit.
-MOST_BYTES: Final[Mapping[Kind, int]] = {"moments": 32 * 2**20, "norms": 2 * 2**20}
+MOST_BYTES: Final[Mapping[Kind, int]] = {"moments": 32 * 2**20, "norms": 2 * 2**20, "verdicts": 2 * 2**20}
+# What the name of such a file ends in, after that of its record.
+ENDINGS: Final[Mapping[Kind, str]] = {
+    "moments": ".moments.safetensors",
+    "norms": ".norms.safetensors",
+    "verdicts": ".verdicts.jsonl.gz",
+}
 LONGEST_HEADER: Final = 2**16
 _LENGTH_BYTES = 8
 _RESTORE = "bring back the file that the run wrote, or submit the record without it"
 
 
 class Attachment(Frozen):
-    """A safetensors file beside a record, by the SHA-256 of its bytes and their number.
+    """A file beside a record, by the SHA-256 of its bytes and their number.
 
     "moments" are those of the features that a run's images were judged by, so that anybody can compute its distances
-    again; "norms" are the token norms of a few probe images, block by block.
+    again; "norms" are the token norms of a few probe images, block by block: safetensors both.  "verdicts" say of each
+    prompt's images what was found in them, so that anybody can decide again which are right: JSON lines, packed.
     """
 
     sha256: str
@@ -47,7 +54,7 @@ class Tensors:
 
 def path_beside(record: Path, kind: Kind) -> Path:
     """Where an attachment of the record in that file lies."""
-    return record.with_name(f"{record.stem}.{kind}.safetensors")
+    return record.with_name(f"{record.stem}{ENDINGS[kind]}")
 
 
 def present(record: Path, kind: Kind, attachment: Attachment | None) -> Path | None:

@@ -5,8 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from harness.attachments import Attachment
 from harness.comparability import Circumstances, Conditions, Key
 from harness.frozen import Frozen, NonNegativeInt, PositiveInt
+from harness.outlier_records import OutlierStatistics
+from harness.pipelines.identity import PipelineIdentity
 from harness.records import Measurement, Provenance
 
 
@@ -34,7 +37,8 @@ class EvaluationRecord(Frozen):
     """One evaluation's outcome.  Written once, never changed.
 
     `run_id` is the run whose samples these are, None for images from elsewhere: what is said of those in `conditions`
-    and `circumstances` was `declared` by the person who had them judged.
+    and `circumstances` was `declared` by the person who had them judged.  Of images that a pretrained `pipeline` made
+    here nothing was declared; `outliers` are its transformer's, seen in sampling.
     """
 
     schema_version: Literal[1] = 1
@@ -49,7 +53,10 @@ class EvaluationRecord(Frozen):
     circumstances: Circumstances
     measurements: tuple[Measurement, ...]
     notes: tuple[str, ...] = ()
+    verdicts: Attachment | None = None
     provenance: Provenance
+    pipeline: PipelineIdentity | None = None
+    outliers: tuple[OutlierStatistics, ...] = ()
 
     def value(self, name: str) -> float | None:
         """The first measurement of that name, or None where it was not taken."""

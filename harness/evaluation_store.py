@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from harness.attachments import attachment_of, path_beside
 from harness.errors import UserError
 from harness.evaluation_records import EvaluationRecord
-from harness.files import write_text
+from harness.files import write_bytes, write_text
 from harness.plain_files import reason_of
 from harness.store import Problem, content_of
 
@@ -27,8 +28,8 @@ class StoredEvaluation:
         return self.path.stem
 
 
-def append_evaluation(results: Path, record: EvaluationRecord) -> Path:
-    """Write a record as a new file, validated as a reader would; returns its path.
+def append_evaluation(results: Path, record: EvaluationRecord, verdicts: bytes | None = None) -> Path:
+    """Write a record as a new file, after the verdicts that it names, validated as a reader would; returns its path.
 
     An existing file is never overwritten.  Raises UserError where the folder cannot be written.
     """
@@ -37,6 +38,9 @@ def append_evaluation(results: Path, record: EvaluationRecord) -> Path:
     path = results / EVALUATIONS / f"{record.created:%Y%m%dT%H%M%S%fZ}-{record.evaluation_id}.json"
     if path.exists():
         raise UserError(f"{path} exists already, and records are never overwritten", "run the command again")
+    if verdicts is not None:
+        assert attachment_of(verdicts) == record.verdicts, "other verdicts than the record names"
+        write_bytes(path_beside(path, "verdicts"), verdicts)
     write_text(path, text)
     return path
 

@@ -8,21 +8,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from harness.attachments import Attachment
 from harness.comparability import UNGUIDED, guidance_used
+from harness.data import spread_evenly
 from harness.digits_judge import REFERENCE as DIGITS
 from harness.distributed import ALONE, World
 from harness.files import sha256_of, write_arrays, write_bytes
+from harness.geneval_folder import ImageFolder, describe
 from harness.images import grid
 from harness.judging import Scores, find_judges, score_run, setting_of
 from harness.metrics import cost
+from harness.metrics.geneval.verdict_files import write_verdicts
 from harness.moment_files import write_moments
 from harness.objective import is_adaptive
 from harness.records import Measurement, SampleGrid
 from harness.sample import Parts, Sampled, label_of, sample_all
+from harness.shapes_judge import judge_shapes
+from harness.source import Indices
 from harness.spec import Guidance, RunConfig
 from harness.stopwatch import Stopwatch
+from harness.texts import prompts_of
 from harness.workspace import Workspace
 
 GRID_ROWS, GRID_COLUMNS = 10, 10
@@ -32,7 +39,7 @@ GRID_ROWS, GRID_COLUMNS = 10, 10
 class Made:
     """What a run's images gave; `cost` is the time of making them, `samples` None where they are no numbers.
 
-    `moments` are None where no distance was measured.
+    `moments` are None where no distance was measured, `verdicts` where images have no prompts.
     """
 
     judged: tuple[Measurement, ...]
@@ -40,6 +47,7 @@ class Made:
     notes: tuple[str, ...]
     samples: SampleGrid | None
     moments: Attachment | None = None
+    verdicts: Attachment | None = None
 
 
 def require_judges(config: RunConfig, device: torch.device) -> None:
@@ -72,6 +80,7 @@ def make(config: RunConfig, space: Workspace, made_from: Sampled, precision: str
         notes=(*_sampling_notes(config, made_from.codec.device), *scores.notes, *plain.notes),
         samples=_picture(config, parts, space.picture),
         moments=write_moments(space.moments, [*scores.moments, *plain.moments]),
+        verdicts=write_verdicts(space.verdicts, scores.verdicts) if scores.verdicts else None,
     )
 
 
@@ -98,18 +107,43 @@ class _Making:
         labels = label_of(self.config, np.arange(self.config.protocol.num_images))
         with self.world.first_ahead():
             if self.world.is_first:
-                write_arrays(kept, {"arr_0": parts.whole().transpose(0, 2, 3, 1), "labels": labels})
+                named = "prompts" if self.config.task.prompts else "labels"
+                write_arrays(kept, {"arr_0": parts.whole().transpose(0, 2, 3, 1), named: labels})
+        shown = self._judge_prompts(parts)
         names = _references(self.config)
         if not names:
-            return Scores([], ["not judged: name references (--references, or later `eval --run`)"])
+            return replace(shown, notes=[] if shown.verdicts else [self._lay_out(parts)])
         setting = setting_of(self.config.execution, self.made_from.codec.device, self.world)
-        return score_run(kept, names, guidance_used(self.config), setting, self.space.features)
+        scores = score_run(kept, names, guidance_used(self.config), setting, self.space.features)
+        return replace(scores, measurements=[*shown.measurements, *scores.measurements], verdicts=shown.verdicts)
+
+    def _lay_out(self, parts: Parts) -> str:
+        """Write images of GenEval's prompts out as its tool wants them; what is to be done to have any judged."""
+        if self.config.task.prompts != "geneval":
+            return "not judged: name references (--references, or later `eval --run`)"
+        prompts, folder = prompts_of(self.config.task), ImageFolder(self.space.images)
+        if self.world.is_first:
+            describe(prompts, folder)
+            for index, image_CHW in enumerate(parts.whole()):
+                number, count = divmod(index, self.config.protocol.num_images // len(prompts))
+                folder.keep(number, count, Image.fromarray(image_CHW.transpose(1, 2, 0)))
+        return f"not judged: `eval geneval --images {self.space.images}` does so by GenEval's rules"
+
+    def _judge_prompts(self, parts: Parts) -> Scores:
+        """Whether images show what their prompts say, where the task has a detector; nothing in other processes."""
+        config = self.config
+        if config.task.metric != "geneval_shapes" or not self.world.is_first:
+            return Scores([], [])
+        judged = judge_shapes(prompts_of(config.task), parts.whole().transpose(0, 2, 3, 1), guidance_used(config))
+        return Scores(judged.measurements, [], verdicts=judged.verdicts)
 
 
 def _unguided(guided: _Making) -> Scores:
-    """What the same network gives without guidance of any kind; nothing where there is none."""
+    """What the same network gives without guidance of any kind; nothing where there is none, or where it follows
+    prompts, which nobody's images do without guidance.
+    """
     config = guided.config
-    if guidance_used(config) == UNGUIDED:
+    if guidance_used(config) == UNGUIDED or config.task.prompts:
         return Scores([], [])
     protocol = config.protocol.model_copy(update={"guidance": Guidance()})
     registers = config.registers.model_copy(update={"guidance": None})
@@ -140,16 +174,24 @@ def _sampling_notes(config: RunConfig, device: torch.device) -> list[str]:
 
 
 def _picture(config: RunConfig, parts: Parts, path: Path) -> SampleGrid:
-    """A row for each class, or for the first ten; its images in the order they were made, none picked."""
-    classes = config.task.num_classes
-    rows, columns = min(classes, GRID_ROWS), min(config.protocol.num_images // classes, GRID_COLUMNS)
-    indices = np.arange(rows)[:, None] + classes * np.arange(columns)
+    """A row for each class or prompt, or for ten; its images in the order they were made, none picked."""
+    indices = _shown(config)
     encoded = BytesIO()
-    grid(parts.of(indices.ravel()), columns).save(encoded, "PNG")
+    grid(parts.of(indices.ravel()), indices.shape[1]).save(encoded, "PNG")
     write_bytes(path, encoded.getvalue())
     return SampleGrid(
         file="to-be-named.png",
         sha256=hashlib.sha256(encoded.getvalue()).hexdigest(),
-        rows=rows,
-        columns=columns,
+        rows=indices.shape[0],
+        columns=indices.shape[1],
     )
+
+
+def _shown(config: RunConfig) -> Indices:
+    """The images of the picture, a row for each of the first classes, or of prompts spread over all."""
+    prompts, count = len(prompts_of(config.task)), config.protocol.num_images
+    if prompts:
+        each = count // prompts
+        return spread_evenly(GRID_ROWS, prompts)[:, None] * each + np.arange(min(each, GRID_COLUMNS))
+    classes = config.task.num_classes
+    return np.arange(min(classes, GRID_ROWS))[:, None] + classes * np.arange(min(count // classes, GRID_COLUMNS))

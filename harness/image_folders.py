@@ -18,6 +18,7 @@ from harness.data import Labels, spread_evenly
 from harness.errors import UserError, disk_error, first_few
 from harness.folder import IMAGE_SUFFIXES, bytes_of
 from harness.images import Pixels
+from harness.prompted_images import Listed, by_prompts
 from harness.stored_images import StoredImages
 
 NAMED = 5
@@ -32,19 +33,20 @@ Kind = tuple[str, int, int]
 class FolderImages(StoredImages):
     """PNGs below a folder, in the natural order of their paths (2 before 10).
 
-    Where all of them lie in two or more folders of the first level, these are their labels.
+    Where all of them lie in two or more folders of the first level, these are their labels: unless they are prompts.
     """
 
     def __init__(self, place: Path, most: int | None = None) -> None:
         """Of all images, or of `most` that are spread evenly over them."""
         self.place = place
-        paths, others = _list(place)
+        listed = by_prompts(place, _list(place))
+        paths = listed.images
         self._paths = paths if most is None else [paths[index] for index in spread_evenly(most, len(paths))]
         mode, H, W = self._one_kind()
         self.num_images = len(self._paths)
         self.shape = (MODES[mode], H, W)
-        self.labels = _labels([path.relative_to(place) for path in self._paths])
-        self.notes = (*_about_jpeg(self._paths), *_about_others(others))
+        self.labels = None if listed.prompts else _labels([path.relative_to(place) for path in self._paths])
+        self.notes = (*listed.notes, *_about_jpeg(self._paths), *_about_others(listed.others))
 
     @property
     def kind(self) -> Literal["folder", "npz"]:
@@ -119,7 +121,7 @@ def natural_order(path: Path) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part) for part in parts]
 
 
-def _list(place: Path) -> tuple[list[Path], list[Path]]:
+def _list(place: Path) -> Listed:
     """The images in their order, and the other files.  Hidden ones are passed over."""
     images, others = [], []
     try:
@@ -136,7 +138,7 @@ def _list(place: Path) -> tuple[list[Path], list[Path]]:
             f"{place} holds images that are neither PNG nor JPEG: {first_few(sorted(strange), NAMED)}",
             "store them as PNG, or move them away",
         )
-    return sorted(images, key=lambda file: natural_order(file.relative_to(place))), others
+    return Listed(sorted(images, key=lambda file: natural_order(file.relative_to(place))), others)
 
 
 def _raise(error: OSError) -> None:

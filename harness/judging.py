@@ -22,6 +22,7 @@ from harness.feature_store import extract_all
 from harness.image_sets import Survey, open_images, survey, with_oddities
 from harness.locks import alone_in
 from harness.machine import name_of
+from harness.metrics.geneval.verdicts import PromptVerdicts
 from harness.metrics.moments import MomentAccumulator, Moments
 from harness.moment_files import JudgedMoments
 from harness.open_extractor import open_extractor
@@ -104,11 +105,12 @@ class Kept:
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured, in words what was not, and the moments that distances rest on."""
+    """What was measured, in words what was not, and what it rests on: moments of features, verdicts on images."""
 
     measurements: list[Measurement]
     notes: list[str]
     moments: list[JudgedMoments] = field(default_factory=list)
+    verdicts: list[PromptVerdicts] = field(default_factory=list)
 
 
 def score_run(samples: Path, names: Sequence[str], guidance: GuidanceUsed, setting: Setting, folder: Path) -> Scores:

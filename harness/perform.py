@@ -74,6 +74,8 @@ def _perform(config: RunConfig, space: Workspace, world: World, *, until_trained
         codec, latent_notes = open_codec(config, machine.device)
     guide = build_guide(config)
     denoiser = build(config).to(machine.device)
+    with world.first_ahead():
+        denoiser.prompts.prepare()
     size = size_of(config)
     findings = _Findings([*cost.measurements(config, size), *cost.decoding(config, codec)], latent_notes)
     if config.weights is None:
@@ -102,7 +104,7 @@ def _perform(config: RunConfig, space: Workspace, world: World, *, until_trained
         if made is not None:
             findings.measurements = [*made.judged, *findings.measurements, made.cost]
             findings.notes += [*_ema_notes(config), *made.notes]
-            findings.samples, findings.moments = made.samples, made.moments
+            findings.samples, findings.moments, findings.verdicts = made.samples, made.moments, made.verdicts
     if not world.is_first:
         return None
     if findings.samples is not None:
@@ -155,6 +157,7 @@ class _Findings:
     samples: SampleGrid | None = None
     moments: Attachment | None = None
     norm_maps: Attachment | None = None
+    verdicts: Attachment | None = None
 
 
 def _load(config: RunConfig, denoiser: Denoiser, findings: _Findings) -> Training:
@@ -239,6 +242,7 @@ def _record(
         samples=samples,
         moments=findings.moments,
         norm_maps=findings.norm_maps,
+        verdicts=findings.verdicts,
         notes=tuple(findings.notes),
         provenance=machine.provenance,
     )

@@ -14,7 +14,7 @@ from harness.spec import Execution
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("harness", "baselines", "dsr")
 USUAL = Execution()
-LIBRARIES = ("torch", "numpy", "torchdiffeq", "scikit-learn", "pydantic")
+LIBRARIES = ("torch", "numpy", "torchdiffeq", "scikit-learn", "pydantic", "timm", "transformers", "diffusers")
 
 
 def collect(

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.attachments import Attachment
+from harness.attachments import Attachment, Kind
 from harness.comparability import Basis, Circumstances, Conditions, Key
 from harness.frozen import Frozen, NonNegativeFloat, PositiveInt
 from harness.outlier_records import OutlierStatistics
@@ -65,8 +65,8 @@ class Provenance(Frozen):
 class RunRecord(Frozen):
     """One run's outcome.  Written once, never changed.
 
-    Each value's key is what may be compared with it; `circumstances` may differ, and are shown.  `moments` and
-    `norm_maps` are files beside it: the former only where it was submitted with them.
+    Each value's key is what may be compared with it; `circumstances` may differ, and are shown.  `moments`,
+    `norm_maps` and `verdicts` are files beside it: the first only where it was submitted with them.
     """
 
     schema_version: Literal[2] = 2
@@ -83,8 +83,14 @@ class RunRecord(Frozen):
     samples: SampleGrid | None = None
     moments: Attachment | None = None
     norm_maps: Attachment | None = None
+    verdicts: Attachment | None = None
     notes: tuple[str, ...] = ()
     provenance: Provenance
+
+    @property
+    def attachments(self) -> dict[Kind, Attachment | None]:
+        """The files beside it, None where it names none."""
+        return {"moments": self.moments, "norms": self.norm_maps, "verdicts": self.verdicts}
 
     def value(self, name: str) -> float | None:
         """The measurement of that name, or None where it was not taken."""

@@ -30,6 +30,7 @@ from harness.images import Pixels
 from harness.locks import alone_in
 from harness.metrics.moments import MomentAccumulator
 from harness.progress import Progress
+from harness.prompted_images import Listed, by_prompts
 from harness.references import Arrays, ReferenceManifest, keep, require_free, stem_of
 from harness.stored_images import CHUNK, StoredImages
 
@@ -61,7 +62,7 @@ class CroppedImages(StoredImages):
 
     def __init__(self, place: Path, size: int, most: int | None) -> None:
         self.place = place
-        paths = images_below(place)
+        paths = by_prompts(place, Listed(images_below(place), [])).images
         self._paths = paths if most is None else [paths[index] for index in spread_evenly(most, len(paths))]
         self.num_images, self.shape = len(self._paths), (3, size, size)
 

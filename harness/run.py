@@ -138,7 +138,8 @@ def _publish(results: Path, record: RunRecord, space: Workspace) -> Path:
         return store.path_of(results, record)
     picture = space.picture.read_bytes() if record.samples else None
     norm_maps = read_whole(space.norm_maps, record.norm_maps) if record.norm_maps else None
-    path = store.append(results, record, picture, norm_maps)
+    verdicts = read_whole(space.verdicts, record.verdicts) if record.verdicts else None
+    path = store.append(results, record, picture, norm_maps, verdicts)
     for problem in database.rebuild(results).problems:
         say(f"left out of the database: {problem}")
     return path

@@ -24,6 +24,7 @@ from harness.progress import Progress
 from harness.randomness import Stream, generator
 from harness.replicas import compiled
 from harness.spec import RunConfig
+from harness.texts import asked_for
 from harness.tiles import in_tiles
 from harness.train import autocast
 
@@ -33,7 +34,9 @@ CPU_TILE = 64
 
 
 def label_of(config: RunConfig, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The class of each image: every class in turn, so that any multiple of their number is exactly balanced."""
+    """The class of each image, every one in turn, or the number of its prompt: exactly balanced."""
+    if config.task.prompts:
+        return asked_for(config.task, config.protocol.num_images, indices)
     return indices % config.task.num_classes
 
 

@@ -59,8 +59,14 @@ class Stored:
         return self.record.config.identity
 
 
-def append(results: Path, record: RunRecord, picture: bytes | None, norm_maps: bytes | None = None) -> Path:
-    """Write a record, after the sample grid and the norm maps that it names, as new files; returns the record's path.
+def append(
+    results: Path,
+    record: RunRecord,
+    picture: bytes | None,
+    norm_maps: bytes | None = None,
+    verdicts: bytes | None = None,
+) -> Path:
+    """Write a record, after the files beside it that it names, as new files; returns the record's path.
 
     The record is validated as a reader would; an existing file is never overwritten.  Raises UserError where the
     folder cannot be written.
@@ -76,6 +82,9 @@ def append(results: Path, record: RunRecord, picture: bytes | None, norm_maps: b
     if norm_maps is not None:
         assert attachment_of(norm_maps) == record.norm_maps, "other norm maps than the record names"
         write_bytes(path_beside(path, "norms"), norm_maps)
+    if verdicts is not None:
+        assert attachment_of(verdicts) == record.verdicts, "other verdicts than the record names"
+        write_bytes(path_beside(path, "verdicts"), verdicts)
     write_new(path, text.encode())
     return path
 

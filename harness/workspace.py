@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from harness.attachments import Kind
 from harness.errors import UserError, disk_error
 from harness.files import sweep_parts, write_new
 from harness.heartbeat import Heartbeat
@@ -74,6 +75,16 @@ class Workspace:
         return self.folder / "moments.safetensors"
 
     @property
+    def images(self) -> Path:
+        """The samples once more as GenEval's official tool wants them, where they are made for its prompts."""
+        return self.folder / "images"
+
+    @property
+    def verdicts(self) -> Path:
+        """What was decided of each sample, where samples are judged by their prompts."""
+        return self.folder / "verdicts.jsonl.gz"
+
+    @property
     def weights(self) -> Path:
         """The EMA weights, under the official names but for the registers."""
         return self.folder / "weights.safetensors"
@@ -86,6 +97,11 @@ class Workspace:
     @property
     def record(self) -> Path:
         return self.folder / "record.json"
+
+    def attachment(self, kind: Kind) -> Path:
+        """Where a file lies that is published beside the record."""
+        own: dict[Kind, Path] = {"moments": self.moments, "norms": self.norm_maps, "verdicts": self.verdicts}
+        return own[kind]
 
     def kept(self) -> tuple[int, int]:
         """How far the run is on disk: the step of its newest checkpoint, and the number of files of other phases.
