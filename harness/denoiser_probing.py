@@ -127,7 +127,7 @@ def _require_weights(space: Workspace, record: RunRecord) -> None:
 
 def _require_same_images(config: RunConfig) -> None:
     task, folder = config.task, config.execution.data
-    if task.data_fingerprint and folder is None and task.name != "digits":
+    if task.data_fingerprint and folder is None and not tasks.find(task.name).brings_images:
         raise UserError(f"the task {task.name} needs images", "add --data DIR, the folder that the run was trained on")
     located = tasks.find(task.name).locate(Path(folder) if folder else None).task
     if located.data_fingerprint != task.data_fingerprint:

@@ -39,11 +39,11 @@ class OutlierStatistics(Frozen):
     Registers are apart: the largest and the median of their norms, in units of the same patch median.
 
     Attention is that of this very block, mean over queries, heads and images: `attention_patches`, `_native` (tokens
-    of the backbone's own), `_registers` and `_sink` (keys that are no token) sum to 1, and what there is none of is
-    None.  `attention_outliers` is the part of `attention_patches` that goes to patches that were above 3x as they
-    entered the block (None for the first block of a trunk, whose input is no block's output), and
-    `attention_outliers_over_share` what one of them receives over what the average patch of its image does, over those
-    images that have any.
+    of the backbone's own), `_text` (those of a prompt in context), `_registers` and `_sink` (keys that are no token)
+    sum to 1, and what there is none of is None.  `attention_outliers` is the part of `attention_patches` that goes to
+    patches that were above 3x as they entered the block (None for the first block of a trunk, whose input is no
+    block's output), and `attention_outliers_over_share` what one of them receives over what the average patch of its
+    image does, over those images that have any.
 
     What is None by default and not explained here was not measured: older records lack it.
     """
@@ -68,6 +68,7 @@ class OutlierStatistics(Frozen):
     register_median_over_median: NonNegativeFloat | None = None
     attention_patches: Fraction | None = None
     attention_native: Fraction | None = None
+    attention_text: Fraction | None = None
     attention_registers: Fraction | None = None
     attention_sink: Fraction | None = None
     attention_outliers: Fraction | None = None

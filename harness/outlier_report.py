@@ -71,6 +71,7 @@ _COLUMNS: Mapping[str, Callable[[OutlierStatistics], str]] = {
     "registers": _say("register_max_over_median", times),
     "att. registers": _say("attention_registers", share),
     "att. native": _say("attention_native", share),
+    "att. text": _say("attention_text", share),
     "att. sink": _say("attention_sink", share),
     "att. outliers": _say("attention_outliers", share),
     "each": _say("attention_outliers_over_share", lambda value: f"{times(value)}x"),
