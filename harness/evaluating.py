@@ -145,6 +145,15 @@ def evaluate_run(config: RunConfig, names: tuple[str, ...]) -> Path:
     return evaluate(request, Folders(Path(execution.runs), Path(execution.results)), setting).path
 
 
+def told_of(each: Judge) -> str:
+    """What a judge is: an extractor, by its weights wherever they lie, and its references."""
+    references = [
+        manifest and (manifest.reference.model_dump(), manifest.extractor.model_dump(), manifest.files)
+        for manifest in each.references
+    ]
+    return json.dumps([each.extractor.identity.model_dump(), references], sort_keys=True)
+
+
 def _subject(request: Request, runs: Path) -> _Subject:
     if request.run_id is None:
         assert request.images is not None, "nothing to judge"
@@ -171,7 +180,7 @@ def _identity(subject: _Subject, seen: Seen, conditions: Conditions, judges: Seq
     labels = b"" if found.labels is None else found.labels.tobytes()
     told = {
         "images": hashlib.sha256(found.digests.tobytes() + labels).hexdigest(),
-        "judges": sorted(map(_told, judges)),
+        "judges": sorted(map(told_of, judges)),
         "conditions": conditions.model_dump(mode="json"),
         "circumstances": subject.circumstances.model_dump(mode="json"),
         "guidance": seen.guidance.model_dump(mode="json"),
@@ -180,15 +189,6 @@ def _identity(subject: _Subject, seen: Seen, conditions: Conditions, judges: Seq
         "code": code,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _told(each: Judge) -> str:
-    """An extractor, by its weights wherever they lie, and its references."""
-    references = [
-        manifest and (manifest.reference.model_dump(), manifest.extractor.model_dump(), manifest.files)
-        for manifest in each.references
-    ]
-    return json.dumps([each.extractor.identity.model_dump(), references], sort_keys=True)
 
 
 def _unguided(samples: Path, judges: Sequence[Judge], setting: Setting, kept: Kept) -> list[Measurement]:

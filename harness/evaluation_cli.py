@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import geneval_cli
 from harness.arguments import add_extractor_weights, add_machine, add_references_dir, names, positive, print_json
 from harness.errors import UserError
 
@@ -25,7 +26,8 @@ def _add_eval(verbs: Any) -> None:
         description="Look through images, extract their features and compare them with references, into a record of "
         "its own kind. An interrupted evaluation goes on where it stopped; a finished one is shown again.",
     )
-    what = evaluate.add_mutually_exclusive_group(required=True)
+    # Which of the two is required is not for argparse to say: `eval geneval` takes neither here.
+    what = evaluate.add_mutually_exclusive_group()
     what.add_argument(
         "--images", type=Path, metavar="DIR_OR_NPZ", help="a folder of PNG or JPEG, an .npz with arr_0, or an .npy"
     )
@@ -60,6 +62,7 @@ def _add_eval(verbs: Any) -> None:
     evaluate.add_argument("--results", default="results", metavar="DIR", help="the records (default: results)")
     _add_extraction(evaluate)
     evaluate.set_defaults(verb=_eval)
+    geneval_cli.add(evaluate.add_subparsers(title="images made for prompts", metavar="[geneval]"))
 
 
 def _add_refs(verbs: Any) -> None:
@@ -128,6 +131,10 @@ def _add_extraction(parser: argparse.ArgumentParser) -> None:
 
 
 def _eval(options: argparse.Namespace) -> None:
+    if options.images is None and options.run is None:
+        raise UserError(
+            "one of the arguments --images --run is required", "`python -m harness eval --help` shows what can be said"
+        )
     from harness.declaring import parse
 
     declared = parse(options.declare)

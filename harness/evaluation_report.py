@@ -22,7 +22,7 @@ def report(evaluated: Evaluated) -> str:
         f"{images.num_images:,} images of {images.channels} x {images.height} x {images.width} in {images.name}"
         + (f", run {record.run_id}" if record.run_id else ""),
         "",
-        columns(_rows(record.measurements)),
+        columns(value_rows(record.measurements)),
         "",
     ]
     if unknown := _unknown(record):
@@ -30,8 +30,29 @@ def report(evaluated: Evaluated) -> str:
             f"unknown  {', '.join(unknown)}: comparable only where these are unknown too (--declare says them)"
         )
     lines += [f"declared {words}" for words in record.declared]
-    lines += [f"note     {note}" for note in (*record.notes, *_notes(record.measurements))]
+    lines += [f"note     {note}" for note in (*record.notes, *notes_of(record.measurements))]
     return "\n".join([*lines, f"record   {evaluated.path}"])
+
+
+def value_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
+    """Metric by reference; what was judged without a reference in a column of its own."""
+    places = list(dict.fromkeys(map(_place, measurements)))
+    rows = [["", *places, ""]]
+    for name in dict.fromkeys(m.name for m in measurements):
+        found = {_place(m): m for m in measurements if m.name == name}
+        first = next(iter(found.values()))
+        cells = [_cell(found[place]) if place in found else "" for place in places]
+        rows.append([name, *cells, first.unit + BETTER[first.better]])
+    return rows
+
+
+def notes_of(measurements: Sequence[Measurement]) -> list[str]:
+    """What is said of values, once each, with the names of all that it is said of."""
+    said: dict[str, list[str]] = {}
+    for measurement in measurements:
+        if measurement.note:
+            said.setdefault(measurement.note, []).append(measurement.name)
+    return [f"{', '.join(dict.fromkeys(names))}: {note}" for note, names in said.items()]
 
 
 def reference_rows(checked: Sequence[Checked]) -> str:
@@ -58,18 +79,6 @@ def reference_rows(checked: Sequence[Checked]) -> str:
     return columns(rows)
 
 
-def _rows(measurements: Sequence[Measurement]) -> list[list[str]]:
-    """Metric by reference; what was judged without a reference in a column of its own."""
-    places = list(dict.fromkeys(map(_place, measurements)))
-    rows = [["", *places, ""]]
-    for name in dict.fromkeys(m.name for m in measurements):
-        found = {_place(m): m for m in measurements if m.name == name}
-        first = next(iter(found.values()))
-        cells = [_cell(found[place]) if place in found else "" for place in places]
-        rows.append([name, *cells, first.unit + BETTER[first.better]])
-    return rows
-
-
 def _place(measurement: Measurement) -> str:
     basis = measurement.basis
     if basis is None or basis.extractor is None:
@@ -81,15 +90,6 @@ def _place(measurement: Measurement) -> str:
 def _cell(measurement: Measurement) -> str:
     error = measurement.standard_error
     return f"{measurement.value:.5g}" + (f" ± {error:.2g}" if error is not None else "")
-
-
-def _notes(measurements: Sequence[Measurement]) -> list[str]:
-    """What is said of values, once each, with the names of all that it is said of."""
-    said: dict[str, list[str]] = {}
-    for measurement in measurements:
-        if measurement.note:
-            said.setdefault(measurement.note, []).append(measurement.name)
-    return [f"{', '.join(dict.fromkeys(names))}: {note}" for note, names in said.items()]
 
 
 def _unknown(record: EvaluationRecord) -> list[str]:
