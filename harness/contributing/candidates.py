@@ -6,7 +6,7 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from harness import store
 from harness.attachments import MOST_BYTES, Attachment, Kind, path_beside, read_whole
@@ -18,6 +18,9 @@ from harness.workspace import Workspace
 
 NAMED = 5
 LIKE = 0.6
+
+# What a record is never submitted without.
+_ALWAYS: Final[tuple[Kind, ...]] = ("norms", "verdicts")
 
 Wanted = Literal["where there are some", "with", "without"]
 
@@ -55,8 +58,9 @@ def find_candidate(run_id: str, places: Places, moments: Wanted) -> Candidate:
     files = {path.as_posix(): origin.content}
     if record.samples is not None:
         files[path.with_name(record.samples.file).as_posix()] = origin.picture(record.samples)
-    if record.norm_maps is not None:
-        files[path_beside(path, "norms").as_posix()] = origin.attachment("norms", record.norm_maps)
+    for kind in _ALWAYS:
+        if (named := record.attachments[kind]) is not None:
+            files[path_beside(path, kind).as_posix()] = origin.attachment(kind, named)
     if record.moments is None or moments == "without":
         if moments == "with":
             raise UserError(f"run {run_id} kept no moments: nothing was measured by them", "leave --with-moments out")
@@ -140,7 +144,7 @@ class _Origin:
 
     def place(self, kind: Kind) -> Path:
         """Where it lies: beside the record, or in the workspace where it was made."""
-        own = self.space.moments if kind == "moments" else self.space.norm_maps
+        own = self.space.attachment(kind)
         beside = None if self.published is None else path_beside(self.published, kind)
         return beside if beside is not None and beside.is_file() else own
 

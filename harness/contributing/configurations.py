@@ -16,7 +16,19 @@ from harness.plain_files import reason_of
 from harness.registers import RegisterConfig
 from harness.resolve_latents import at_task
 from harness.respacing import NUM_STEPS, kept_steps
-from harness.spec import DdimSampler, DdpmSampler, FlowObjective, OdeSampler, RaeLatents, RunConfig, SdeSampler
+from harness.spec import (
+    DdimSampler,
+    DdpmSampler,
+    DrawnLatents,
+    FlowObjective,
+    OdeSampler,
+    RaeLatents,
+    RunConfig,
+    SdeSampler,
+    Task,
+)
+from harness.text_config import WORDS
+from harness.texts import prompts_of
 
 # What nobody trains, and whoever counted it would wait for.
 LARGEST: Final = 100_000
@@ -27,6 +39,11 @@ _PYTHON_FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,80}\.py")
 _SIZE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _DIMENSION: Final = re.compile(r"[a-z][a-z0-9_]{0,59}")
 MOST_DIMENSIONS, LONGEST_VALUE = 60, 80
+# Tasks that bring their own images.
+SHAPES: Final = "shapes-t2i"
+_EMBEDDED: Final = ("digits", SHAPES)
+_SETS_OF_PROMPTS: Final = {SHAPES: "shapes", "t2i": "geneval"}
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _REMEDY: Final = "submit a run that `python -m harness run` made from its flags"
 _STAGES: Final = tuple(
     name for name in RegisterConfig.model_fields if name not in ("preset", "encoder", "absent_stages", "native_tokens")
@@ -36,6 +53,7 @@ _STAGES: Final = tuple(
 def breaches_of_configuration(config: RunConfig) -> Iterator[Breach]:
     """Why no `run` has this configuration.  A third party's network is not looked into: its file is not here."""
     yield from _task(config)
+    yield from _text(config)
     yield from _sampling(config)
     if config.third_party is not None:
         yield from _third_party(config)
@@ -64,15 +82,50 @@ def _task(config: RunConfig) -> Iterator[Breach]:
         return
     if task.name == "digits" and task != tasks.find("digits").locate(None).task:
         yield Breach("configuration", "its task is called digits, and says other things of them", _REMEDY)
-    if task.name != "digits" and task.metric != "none":
+    if task.name == SHAPES and task != _shapes(task.image_size):
+        yield Breach("configuration", f"its task is called {task.name}, and says other things of them", _REMEDY)
+    if task.prompts != _SETS_OF_PROMPTS.get(task.name, ""):
+        yield Breach("configuration", f"the prompts of {task.name} are not {task.prompts!a}", _REMEDY)
+    if isinstance(config.latents, DrawnLatents) and config.latents != tasks.DRAWN_LATENTS:
+        yield Breach("configuration", "its latents are of another autoencoder than the drawn shapes'", _REMEDY)
+    if task.name not in _EMBEDDED and task.metric != "none":
         yield Breach("configuration", f"the task {task.name} is not judged by {task.metric}", _REMEDY)
-    if task.name != "digits" and not task.data_fingerprint and config.weights is None:
+    if task.name not in _EMBEDDED and not task.data_fingerprint and config.weights is None:
         yield Breach("configuration", f"it learned {task.name}, and does not say which images", _REMEDY)
     if task.channels not in (1, 3):
         yield Breach("configuration", f"images have 1 or 3 channels, not {task.channels}", _REMEDY)
-    if config.protocol.num_images % task.num_classes:
-        problem = f"{config.protocol.num_images} images cannot be balanced over {task.num_classes} classes"
+    kinds = len(prompts_of(task))
+    if config.protocol.num_images % (kinds or task.num_classes):
+        over = f"{kinds} prompts" if kinds else f"{task.num_classes} classes"
+        problem = f"{config.protocol.num_images} images cannot be balanced over {over}"
         yield Breach("configuration", problem, _REMEDY)
+
+
+def _shapes(image_size: int) -> Task:
+    """The task of drawn shapes at a size."""
+    return tasks.find(SHAPES).locate(None).task.model_copy(update={"image_size": image_size})
+
+
+def _text(config: RunConfig) -> Iterator[Breach]:
+    """Whether prompts reach the network where the task has some, in numbers that somebody trains."""
+    text, prompts = config.text, config.task.prompts
+    if (text is None) != (not prompts):
+        problem = "has no prompts, and its network reads some" if text else "has prompts, and its network reads none"
+        yield Breach("configuration", f"its task {config.task.name} {problem}", _REMEDY)
+    if text is None:
+        return
+    is_trained = text.encoder == WORDS
+    if is_trained and config.task.name != SHAPES:
+        yield Breach("configuration", f"no words of {config.task.name} are known to learn to read", _REMEDY)
+    elif is_trained and text.vocabulary != tasks.words_of_shapes().vocabulary:
+        yield Breach("configuration", f"text.vocabulary is {text.vocabulary}, and captions have other words", _REMEDY)
+    if is_trained == (_SHA256.fullmatch(text.encoder_sha256) is not None):
+        problem = f"its prompts are read by {text.encoder[:60]!a}, SHA-256 {text.encoder_sha256[:70]!a}"
+        yield Breach("configuration", problem, _REMEDY)
+    most = {"width": LARGEST, "tokens": MOST_TOKENS, "vocabulary": MOST_CLASSES, "depth": DEEPEST}
+    for name, largest in most.items():
+        if getattr(text, name) > largest:
+            yield Breach("configuration", f"text.{name} is {getattr(text, name):,}: at most {largest:,}", _REMEDY)
 
 
 def _sampling(config: RunConfig) -> Iterator[Breach]:

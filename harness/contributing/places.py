@@ -6,12 +6,12 @@ import shlex
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, get_args
 
-from harness.attachments import MOST_BYTES
+from harness.attachments import ENDINGS, MOST_BYTES
 from harness.bench_records import Subject
 from harness.contributing import pictures, strict_json
 from harness.contributing.verdict import Fault
@@ -23,15 +23,18 @@ RECORD: Final = re.compile(OF_RUN)
 _BELONGS: Final[Mapping[str, int]] = {
     RECORD.pattern: strict_json.MOST_BYTES,
     rf"measured/{FOLDER}/{FOLDER}/{STEM}\.png": pictures.MOST_BYTES,
-    rf"measured/{FOLDER}/{FOLDER}/{STEM}\.moments\.safetensors": MOST_BYTES["moments"],
-    rf"measured/{FOLDER}/{FOLDER}/{STEM}\.norms\.safetensors": MOST_BYTES["norms"],
+    **{rf"measured/{FOLDER}/{FOLDER}/{STEM}{re.escape(end)}": MOST_BYTES[kind] for kind, end in ENDINGS.items()},
     OF_EVALUATION: strict_json.MOST_BYTES,
+    rf"evaluations/{STEM}{re.escape(ENDINGS['verdicts'])}": MOST_BYTES["verdicts"],
     rf"bench/({'|'.join(get_args(Subject))})/{STEM}\.json": strict_json.MOST_BYTES,
     r"published/[a-z0-9]+([.-][a-z0-9]+)*\.json": strict_json.MOST_BYTES,
     rf"withdrawn/{STEM}\.json": strict_json.MOST_BYTES,
     "LICENSE": 2**16,
     r"README\.md": 2**16,
 }
+
+# Where files lie beside records.
+_WITH_COMPANY: Final = ("measured/", "evaluations/")
 
 # What the bench itself leaves there, and git ignores: the database, and files that are being written.
 _LOCAL: Final = re.compile(
@@ -63,17 +66,17 @@ def walk(results: Path, tracked: frozenset[str] | None, committed: frozenset[str
     return Tree(belong, faults)
 
 
-def unnamed(files: Sequence[str], named: frozenset[str]) -> Iterator[Fault]:
+def unnamed(files: Sequence[str], named: Set[str]) -> Iterator[Fault]:
     """Pictures and attachments that no record names."""
     for name in files:
-        if name.startswith("measured/") and not name.endswith(".json") and name not in named:
+        if name.startswith(_WITH_COMPANY) and not name.endswith(".json") and name not in named:
             yield Fault(name, "place", "no record names this file", _REMEDY)
 
 
 def owner_of(name: str) -> str:
     """The record that a picture or an attachment is called after; a record is its own."""
     path = PurePosixPath(name)
-    if not name.startswith("measured/") or path.suffix == ".json":
+    if not name.startswith(_WITH_COMPANY) or path.suffix == ".json":
         return name
     return str(path.with_name(f"{path.name.split('.', 1)[0]}.json"))
 

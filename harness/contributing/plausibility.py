@@ -14,6 +14,7 @@ from harness.contributing.networks import blocks_of, network_of
 from harness.contributing.values import is_judged, problems_of_measurement
 from harness.contributing.verdict import Breach
 from harness.evaluation_records import EvaluationRecord
+from harness.metric_definitions import GENEVAL_SHAPES
 from harness.outlier_records import OutlierStatistics, worst_of
 from harness.records import Measurement, Provenance, RunRecord
 
@@ -30,6 +31,8 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _VERSION: Final = re.compile(r"\d{1,6}(\.\d{1,6}){0,5}((a|b|rc|\.?dev|\.?post)\d{1,8})*(\+[A-Za-z0-9.]{1,40})?")
 _DEVICE: Final = re.compile(r"(cpu|cuda|mps|xpu|hip)(:\d{1,3})?")
 _PRECISIONS: Final = ("float32", "tf32", "bf16")
+# What a finished run has measured, by what its task is judged by.
+_DUE: Final = {"fd_digits": frozenset({"fd_digits", "digits_accuracy"}), GENEVAL_SHAPES: frozenset({GENEVAL_SHAPES})}
 
 
 def breaches_of_run(record: RunRecord, now: datetime) -> Iterator[Breach]:
@@ -101,7 +104,7 @@ def _status(record: RunRecord) -> Iterator[Breach]:
         return
     if record.diverged_at_step is not None:
         yield Breach("status", f"it finished, and diverged at step {record.diverged_at_step}", AS_MADE)
-    missing = {"fd_digits", "digits_accuracy"} - set(judged) if record.config.task.metric == "fd_digits" else set()
+    missing = _DUE.get(record.config.task.metric, frozenset()) - set(judged)
     if missing:
         yield Breach("status", f"it finished, and lacks {' and '.join(sorted(missing))} of its task", AS_MADE)
 
@@ -185,7 +188,8 @@ def _impossible(each: OutlierStatistics) -> Iterator[str]:
         yield f"top_over_median is {each.top_over_median:g}, above max_over_median, {each.max_over_median:g}"
     if each.images_above_3x is not None and each.images_above_3x + SLACK < each.share_above_3x:
         yield f"images_above_3x is {each.images_above_3x:g}, below share_above_3x, {each.share_above_3x:g}"
-    parts = [each.attention_patches, each.attention_native, each.attention_registers, each.attention_sink]
+    kinds = ("patches", "native", "text", "registers", "sink")
+    parts = [getattr(each, f"attention_{kind}") for kind in kinds]
     known = [part for part in parts if part is not None]
     if known and abs(sum(known) - 1) > 1e-3:
         yield f"the attention that tokens receive adds up to {sum(known):g}, not 1"

@@ -112,7 +112,7 @@ def _counted(config: RunConfig) -> Counts | str:
 
 def _key(config: RunConfig) -> str:
     """What the counts follow from."""
-    decides = config.model_dump_json(include={"backbone", "network", "registers", "objective", "sampler"})
+    decides = config.model_dump_json(include={"backbone", "network", "registers", "objective", "sampler", "text"})
     guidance = config.protocol.guidance.model_dump_json()
     return hashlib.sha256(f"{decides}{guidance}{config.latents.kind}".encode()).hexdigest()[:16]
 

@@ -30,7 +30,7 @@ RULES: Final = (
     ),
     Rule(
         "size",
-        "A record holds at most 2 MiB, a picture 4 MiB, norm maps 2 MiB and moments 32 MiB; "
+        "A record holds at most 2 MiB, a picture 4 MiB, norm maps 2 MiB, verdicts 2 MiB and moments 32 MiB; "
         "a submission has at most 1,000 files and 256 MiB.",
     ),
     Rule(
@@ -99,6 +99,17 @@ RULES: Final = (
         "distance",
         "Fréchet distances are computed again from the moments, where these were submitted, "
         "and agree to 0.001 % and at most 0.0001.",
+    ),
+    Rule(
+        "verdicts",
+        "Whatever says a GenEval value comes with the verdict on every image: decided again from the objects that "
+        "were found they are the same, and give each share, standard error and interval that is said.",
+    ),
+    Rule(
+        "prompts",
+        "A GenEval value has the SHA-256 of its prompts, which have all six categories, and the official options: "
+        "geneval-553 are GenEval's own, and no others; a run's are those of its task. "
+        "geneval_shapes is of the drawn shapes and their exact detector alone.",
     ),
 )
 

@@ -18,7 +18,7 @@ from harness.records import RunRecord
 from harness.spec import RunConfig
 
 # What equal shares of a thousand images happen to have; of a distance so many digits are looked at.
-_COARSE: Final = ("accuracy", "precision", "recall")
+_COARSE: Final = ("accuracy", "precision", "recall", "geneval")
 _DIGITS: Final = 8
 # No two runs take the same time to the last digit of a clock.
 _CLOCKS: Final = ("train_seconds", "sampling_seconds", "training_images_per_second")
@@ -85,7 +85,10 @@ class _Seen:
 def traits_of_run(
     path: str, record: RunRecord, *, known: bool, picture: bytes | None = None, withdrawn: bool = False
 ) -> Traits:
-    """Those of a run's record; `picture` are the bytes of its sample grid, where they can be read."""
+    """Those of a run's record; `picture` are the bytes of its sample grid, where they can be read.
+
+    Verdicts are all the same where nothing was found in any image: they count where some image is right.
+    """
     made = _effect(record.config, _NOT_IN_IMAGES)
     shown = _effect(record.config, (*_NOT_IN_IMAGES, "protocol.num_images"))
     learned = _effect(record.config, _NOT_IN_NETWORK)
@@ -104,6 +107,8 @@ def traits_of_run(
         found.append(Trait("moments", record.moments.sha256, made))
     if record.norm_maps:
         found.append(Trait("norm maps", record.norm_maps.sha256, learned))
+    if record.verdicts and any(m.value for m in record.measurements if m.name.endswith("_image_accuracy")):
+        found.append(Trait("verdicts", record.verdicts.sha256, made))
     if len(record.loss_curve) >= FEWEST_POINTS:
         curve = [(step, f"{loss:.{_DIGITS - 1}e}") for step, loss in record.loss_curve]
         found.append(Trait("curve", _digest(curve), taught))
@@ -152,6 +157,7 @@ _SAID: Final[Mapping[str, str]] = {
     "picture": "its picture is that of another run, {twin}",
     "moments": "its moments are those of another run, {twin}",
     "norm maps": "its norm maps are those of another run, {twin}",
+    "verdicts": "its verdicts are those of another run, {twin}",
     "curve": f"its loss curve is to {_DIGITS} digits that of another run, {{twin}}",
 }
 _REMEDY: Final = "submit each run once, with what it gave; of networks that have hardly learned, train them longer"

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from harness.attachments import path_beside
+from harness.attachments import ENDINGS, path_beside
 from harness.bench_records import StoredBench, read_benches
 from harness.contributing import pictures, places, strict_json
 from harness.contributing.attached import breaches_of_norm_maps
 from harness.contributing.configurations import breaches_of_configuration
+from harness.contributing.deciding_again import breaches_of_verdicts
 from harness.contributing.evaluated import RunSaid, breaches_of_named_run, said_by
 from harness.contributing.history import History, faults_of_history, history_of
 from harness.contributing.judging_again import check_distances
@@ -32,7 +33,9 @@ from harness.contributing.timed import breaches_of_timing
 from harness.contributing.twins import Traits, faults_of_twins, traits_of_bench, traits_of_evaluation, traits_of_run
 from harness.contributing.verdict import Breach, Fault, Remark, Verdict
 from harness.errors import UserError
+from harness.evaluation_records import EvaluationRecord
 from harness.evaluation_store import StoredEvaluation, read_each_evaluation
+from harness.metric_definitions import is_distance
 from harness.published import read_published
 from harness.records import Provenance, RunRecord
 from harness.store import Problem, Stored, content_of, read_in_place
@@ -94,9 +97,9 @@ class _Checking:
         """Look at everything once."""
         self.faults += [fault for fault in self.tree.faults if self.scope(fault.record)]
         withdrawn = self._withdrawals()
-        named = frozenset(itertools.chain.from_iterable(self._run(name, withdrawn) for name in self._records()))
+        named = set(itertools.chain.from_iterable(self._run(name, withdrawn) for name in self._records()))
+        named |= set(self._evaluations(withdrawn))
         self.faults += [fault for fault in places.unnamed(self.tree.files, named) if self.scope(fault.record)]
-        self._evaluations(withdrawn)
         self._benches()
         self._published()
         self.faults += [fault for fault in faults_of_twins(self.traits) if self.scope(fault.record)]
@@ -115,33 +118,33 @@ class _Checking:
         A withdrawal takes back what is committed, and lets nothing in: beside such a record nothing is new.
         """
         path = self.results / name
-        beside = [places.beside(name, ending) for ending in (".png", ".moments.safetensors", ".norms.safetensors")]
+        beside = [places.beside(name, ending) for ending in (".png", *ENDINGS.values())]
         found = read_in_place(self.results, path)
         if name in withdrawn and name in self.committed:
             yield from (file for file in beside if file in self.committed)
             if isinstance(found, Stored):
-                self._note_traits(name, found, withdrawn=True)
+                self._note_traits(name, found, _picture_of(found), withdrawn=True)
             return
         if isinstance(found, Problem):
             yield from beside
             self._add(name, [Breach(found.rule, found.reason, AS_MADE)])
             return
         record = found.record
-        wanted = (record.samples, record.moments, record.norm_maps)
+        wanted = (record.samples, *(record.attachments[kind] for kind in ENDINGS))
         yield from (file for file, what in zip(beside, wanted, strict=True) if what is not None)
-        self._note_traits(name, found, withdrawn=False)
+        picture = _picture_of(found)
+        self._note_traits(name, found, picture, withdrawn=False)
         if self.scope(name):
-            self._add(name, self._breaches(name, found))
+            self._add(name, self._breaches(name, found, picture))
             self._note(name, record.provenance)
 
-    def _note_traits(self, name: str, stored: Stored, *, withdrawn: bool) -> None:
-        content = content_of(stored.path.with_suffix(".png"), pictures.MOST_BYTES) if stored.record.samples else None
-        picture = content if isinstance(content, bytes) and pictures.is_plain(content) else None
+    def _note_traits(self, name: str, stored: Stored, picture: bytes | Problem | None, *, withdrawn: bool) -> None:
+        plain = picture if isinstance(picture, bytes) and pictures.is_plain(picture) else None
         known = name in self.committed
         self.runs[stored.record.run_id].append(said_by(stored.record))
-        self.traits.append(traits_of_run(name, stored.record, known=known, picture=picture, withdrawn=withdrawn))
+        self.traits.append(traits_of_run(name, stored.record, known=known, picture=plain, withdrawn=withdrawn))
 
-    def _breaches(self, name: str, stored: Stored) -> Iterator[Breach]:
+    def _breaches(self, name: str, stored: Stored, picture: bytes | Problem | None) -> Iterator[Breach]:
         record, path = stored.record, stored.path
         content = content_of(path)
         if isinstance(content, bytes):
@@ -160,16 +163,14 @@ class _Checking:
             )
         elif not any(breach.rule in _UNCOUNTABLE for breach in unfit):
             yield from self.recounting.breaches(record, arm_id)
-        yield from self._beside(name, record, path)
+        if picture is not None:
+            yield from pictures.breaches_of_picture(record, path, picture)
+        yield from self._attached(name, record, path)
 
-    def _beside(self, name: str, record: RunRecord, path: Path) -> Iterator[Breach]:
-        """The picture and the attachments."""
-        if record.samples is not None:
-            yield from pictures.breaches_of_picture(
-                record, path, content_of(path.with_suffix(".png"), pictures.MOST_BYTES)
-            )
+    def _attached(self, name: str, record: RunRecord, path: Path) -> Iterator[Breach]:
         if record.norm_maps is not None and self._is_sound(places.beside(name, ".norms.safetensors")):
             yield from breaches_of_norm_maps(record, path)
+        yield from self._verdicts(name, record, path)
         moments = places.beside(name, ".moments.safetensors")
         if record.moments is None or not path_beside(path, "moments").exists():
             self._unverified(name, record)
@@ -180,9 +181,13 @@ class _Checking:
                 else:
                     self._remark(name, found)
 
+    def _verdicts(self, name: str, record: RunRecord | EvaluationRecord, path: Path) -> Iterator[Breach]:
+        if self._is_sound(places.beside(name, ENDINGS["verdicts"])):
+            yield from breaches_of_verdicts(record, path)
+
     def _unverified(self, name: str, record: RunRecord) -> None:
         """Say of every new run that its distances are not computed again, and count those that are committed."""
-        if record.status != "finished":
+        if record.status != "finished" or not any(is_distance(each.name) for each in record.measurements):
             return
         if name in self.committed:
             self.without_moments += 1
@@ -193,48 +198,58 @@ class _Checking:
         """Whether a file may be opened: those of a wrong size or kind are refused unread."""
         return not any(fault.path == name for fault in self.tree.faults)
 
-    def _evaluations(self, withdrawn: dict[str, Withdrawal]) -> None:
+    def _evaluations(self, withdrawn: dict[str, Withdrawal]) -> Iterator[str]:
+        """Check the records of evaluations; returns the files that they name."""
         for found in read_each_evaluation(self.results):
             name = self._name(found.path)
-            if name not in self.files or (name in withdrawn and name in self.committed):
+            beside = places.beside(name, ENDINGS["verdicts"])
+            if name not in self.files:
                 continue
-            if isinstance(found, StoredEvaluation):
-                self.traits.append(traits_of_evaluation(name, found.record, known=name in self.committed))
-            if self.scope(name):
-                self._plain(name, found, self._breaches_of_evaluation(found))
+            if name in withdrawn and name in self.committed:
+                yield from {beside} & self.committed
+                continue
+            if isinstance(found, Problem):
+                yield beside
+                self._unreadable(name, found)
+                continue
+            if found.record.verdicts is not None:
+                yield beside
+            self.traits.append(traits_of_evaluation(name, found.record, known=name in self.committed))
+            self._readable(name, found.record.provenance, self._breaches_of_evaluation(name, found))
 
-    def _breaches_of_evaluation(self, found: StoredEvaluation | Problem) -> Iterator[Breach]:
-        assert isinstance(found, StoredEvaluation), "what was read"
+    def _breaches_of_evaluation(self, name: str, found: StoredEvaluation) -> Iterator[Breach]:
         yield from breaches_of_evaluation(found.record, self.now)
         yield from breaches_of_named_run(found.record, self.runs.get(found.record.run_id or "", ()))
         yield from _of_name(found.path, found.record.created, found.record.evaluation_id)
+        yield from self._verdicts(name, found.record, found.path)
 
     def _benches(self) -> None:
         stored, problems = read_benches(self.results)
-        each: list[StoredBench | Problem] = [*stored, *problems]
-        for found in each:
+        for found in stored:
             name = self._name(found.path)
-            if name not in self.files:
-                continue
-            if isinstance(found, StoredBench):
+            if name in self.files:
                 self.traits.append(traits_of_bench(name, found.record, known=name in self.committed))
-            if self.scope(name):
-                self._plain(name, found, self._breaches_of_bench(found))
+                self._readable(name, found.record.provenance, self._breaches_of_bench(found))
+        for problem in problems:
+            name = self._name(problem.path)
+            if name in self.files:
+                self._unreadable(name, problem)
 
-    def _breaches_of_bench(self, found: StoredBench | Problem) -> Iterator[Breach]:
-        assert isinstance(found, StoredBench), "what was read"
+    def _breaches_of_bench(self, found: StoredBench) -> Iterator[Breach]:
         yield from breaches_of_bench(found.record.created, found.record.provenance, self.now)
         yield from breaches_of_timing(found.record)
         yield from _of_name(found.path, found.record.created, found.record.digest)
 
-    def _plain(self, name: str, found: StoredEvaluation | StoredBench | Problem, breaches: Iterable[Breach]) -> None:
-        """Check a record of another kind than a run's, whose `breaches` are asked for where it can be read."""
-        if self._is_plain_json(name):
-            if isinstance(found, Problem):
-                self._add(name, [Breach(found.rule, found.reason, AS_MADE)])
-            else:
-                self._add(name, breaches)
-                self._note(name, found.record.provenance)
+    def _readable(self, name: str, provenance: Provenance, breaches: Iterable[Breach]) -> None:
+        """Check a record of another kind than a run's."""
+        if self.scope(name) and self._is_plain_json(name):
+            self._add(name, breaches)
+            self._note(name, provenance)
+
+    def _unreadable(self, name: str, problem: Problem) -> None:
+        """Refuse one that cannot be read."""
+        if self.scope(name) and self._is_plain_json(name):
+            self._add(name, [Breach(problem.rule, problem.reason, AS_MADE)])
 
     def _published(self) -> None:
         read = {name: self._is_plain_json(name) for name in self.tree.files if name.startswith("published/")}
@@ -323,6 +338,13 @@ class _Checking:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.results).as_posix()
+
+
+def _picture_of(stored: Stored) -> bytes | Problem | None:
+    """The bytes of a run's picture, or why they are not read; None where its record names none."""
+    if stored.record.samples is None:
+        return None
+    return content_of(stored.path.with_suffix(".png"), pictures.MOST_BYTES)
 
 
 def _scope(paths: Sequence[Path], results: Path, committed: frozenset[str]) -> Callable[[str], bool]:

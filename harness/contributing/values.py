@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.comparability import Conditions
-from harness.metric_definitions import Kind, MetricDefinition, all_definitions, definitions_of
+from harness.metric_definitions import OF_PROMPTS, Kind, MetricDefinition, all_definitions, definitions_of
 from harness.records import Measurement
 
 
@@ -47,6 +47,9 @@ _JUDGED: Final[Mapping[Kind, Bounds]] = {
     "kernel distance": Bounds(least=-1.0, most=1e9),
     "cmmd": Bounds(least=-1.0, most=1e6),
     "accuracy": Bounds(most=1.0),
+    "right images": Bounds(most=1.0),
+    "right prompts": Bounds(most=1.0),
+    "clip score": Bounds(most=100.0),
 }
 _COUNTED: Final[Mapping[str, Counted]] = {
     "parameters": Counted(("parameters",), "lower", Bounds(least=1, whole=True)),
@@ -70,10 +73,13 @@ _PARTS: Final[Mapping[Kind, Mapping[str, bool]]] = {
     "frechet": {"mean": False, "covariance": True, "unbiased": True},
     "spatial frechet": {"mean": False, "covariance": True, "unbiased": True},
     "kernel distance": {"spread": False},
+    "right images": {"low": False, "high": False, "correct": False, "images": False, "chance": False},
+    "right prompts": {"low": False, "high": False, "correct": False, "prompts": False},
 }
 # Several times what 10,000 images leave open; and what is a difference of rounding.
 MOST_ERROR, MOST_PART, ROUNDED = 10.0, 1e12, 1e-6
 _SETTLED: Final = {definition.name: definition for definition in all_definitions()}
+_OF_PROMPTS: Final = {definition.name: definition for definition in OF_PROMPTS}
 
 
 def is_judged(measurement: Measurement) -> bool:
@@ -98,7 +104,8 @@ def problems_of_measurement(measurement: Measurement, conditions: Conditions) ->
     yield from _within(name, measurement.value, _JUDGED[definition.kind])
     if measurement.basis is None:
         yield "measurement", f"{name} does not say on what basis images were judged"
-    if measurement.num_images != conditions.num_images:
+    # A category's images are a part of all: harness.contributing.deciding_again counts them.
+    if measurement.num_images != conditions.num_images and definition.kind not in ("right images", "right prompts"):
         told, due = measurement.num_images, conditions.num_images
         yield "measurement", f"{name} is of {told} images, and the conditions say {due}"
     error, most = measurement.standard_error, MOST_ERROR * (1 + abs(measurement.value))
@@ -115,6 +122,8 @@ def _parts(measurement: Measurement, known: Mapping[str, bool]) -> Iterator[tupl
             yield "measurement", f"{name} has no part named {part[:60]!a}"
         elif abs(value) > MOST_PART or (value < 0 and not known[part]):
             yield "range", f"the {part} of {name} cannot be {value:g}"
+    if parts.get("chance", 0.0) > 1:
+        yield "range", f"the chance of {name} is a share, and cannot be {parts['chance']:g}"
     if {"mean", "covariance"} <= parts.keys():
         together = parts["mean"] + parts["covariance"]
         if abs(together - measurement.value) > ROUNDED * (abs(parts["mean"]) + abs(parts["covariance"]) + 1):
@@ -123,7 +132,9 @@ def _parts(measurement: Measurement, known: Mapping[str, bool]) -> Iterator[tupl
 
 
 def _definition(measurement: Measurement) -> MetricDefinition | None:
-    """What a name means in the features that it was measured in."""
+    """What a name means, of prompts, or in the features that it was measured in."""
+    if measurement.name in _OF_PROMPTS:
+        return _OF_PROMPTS[measurement.name]
     extractor = measurement.basis.extractor if measurement.basis else None
     if extractor is None:
         return _SETTLED.get(measurement.name)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.submissions import broken_files, broken_numbers, broken_words
+from tests.submissions import broken_files, broken_numbers, broken_prompts, broken_words
 from tests.submissions.folder import Folder
 
 
@@ -19,6 +19,6 @@ class Broken:
 
 ALL = [
     Broken(name, rule, words, spoil)
-    for cases in (broken_files.CASES, broken_words.CASES, broken_numbers.CASES)
+    for cases in (broken_files.CASES, broken_words.CASES, broken_numbers.CASES, broken_prompts.CASES)
     for name, (rule, words, spoil) in cases.items()
 ]

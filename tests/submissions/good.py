@@ -9,6 +9,7 @@ from harness.evaluation_records import EvaluationRecord, ImageSet
 from harness.evaluation_store import append_evaluation
 from harness.records import RunRecord
 from harness.withdrawals import withdraw
+from tests.submissions import prompted
 from tests.submissions.folder import Fields, Folder, measurement, otherwise_made, submitted
 
 
@@ -105,6 +106,8 @@ ALL: dict[str, Callable[[Folder], object]] = {
     "a run that diverged": _diverged,
     "a third party's backbone": _third_party,
     "an evaluation": evaluated,
+    "an evaluation by GenEval's prompts": prompted.official,
+    "an evaluation by somebody's own prompts": prompted.mine,
     "a run once more": _again,
     "a withdrawal": _withdrawn,
     "a withdrawal of a file that is gone": _withdrawn_and_gone,
