@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness import __version__, bench_cli, encoder_cli, evaluation_cli, sweep_cli, torchrun
+from harness import __version__, bench_cli, encoder_cli, evaluation_cli, pipeline_cli, sweep_cli, torchrun
 from harness.arguments import print_json, whole
 from harness.contributing import cli as contributing_cli
 from harness.errors import UserError, unknown_name
@@ -82,6 +82,7 @@ def _add_run(verbs: Any) -> None:
     )
     run.add_argument("--alone", action="store_true", help="with --seeds: without the matched runs")
     add_carrying_out(run)
+    pipeline_cli.add_flags(run)
     run.add_argument("--again", action="store_true", help="run even if there is a result: adds a further record")
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration as JSON, and stop")
     run.add_argument("--json", action="store_true", help="print the record as JSON")
@@ -163,6 +164,9 @@ def _add_board(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if pipeline_cli.is_pipeline(options):
+        pipeline_cli.run(options)
+        return
     from harness.arms import arms_of
     from harness.resolve import parse_seeds
 
@@ -244,7 +248,8 @@ def _describe(options: argparse.Namespace) -> None:
         return
     from harness.text_table import columns
 
-    keys = ("parameters", "trainable_parameters", "tokens", "patch_tokens", "register_tokens", "native_tokens")
+    tokens = ("tokens", "patch_tokens", "register_tokens", "native_tokens", "text_tokens")
+    keys = ("parameters", "trainable_parameters", *tokens)
     rows = [["backbone", facts["backbone"]], ["source", facts["source"]]]
     rows += [["input", " x ".join(map(str, facts["input"]))]]
     rows += [[key, f"{facts[key]:,}"] for key in keys]

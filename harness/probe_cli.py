@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.arguments import add_changes, add_encoder, add_machine, positive
+from harness import pipeline_cli
+from harness.arguments import add_changes, add_encoder, add_machine, add_text_encoder, positive
 from harness.errors import UserError
 
 DEFAULT_IMAGES = 500
 
 # What each kind of probe understands beside --data, --images, --figure, --out, --json and the machine.
 _UNDERSTOOD: Mapping[str, tuple[str, ...]] = {
-    "run": ("runs", "encoder_weights", "decoder", "statistics", "changes"),
+    "run": ("runs", "encoder_weights", "decoder", "statistics", "text_encoder", "changes"),
     "backbone": (
         *("weights", "size", "registers", "task", "neurons", "changes"),
-        *("encoder", "encoder_weights", "decoder", "statistics", "runs"),
+        *("encoder", "encoder_weights", "decoder", "statistics", "text_encoder", "runs"),
     ),
     "encoder": ("encoder_weights", "neurons"),
 }
@@ -28,15 +29,17 @@ def add(verbs: Any) -> None:
         help="look for outlier tokens in a run's denoiser, in a released one, or in an encoder",
         description="Norms, places, channels and attention of tokens, block by block, and the verdict whether there "
         "are outliers. --run ID probes a finished run's denoiser at every noise level, --backbone NAME --weights FILE "
-        "a released one; --encoder NAME probes an encoder, with --neurons also with test-time registers.",
+        "a released one, --backbone diffusers:NAME a pretrained pipeline's transformer; --encoder NAME "
+        "probes an encoder, with --neurons also with test-time registers.",
     )
     probe.add_argument("--run", metavar="ID", help="a finished run, by its id: the folder's name below --runs")
-    probe.add_argument("--backbone", help="the family or exact name of a released denoiser (sit-xl-2)")
+    probe.add_argument("--backbone", help="a released denoiser: its family or exact name (sit-xl-2), or diffusers:NAME")
     probe.add_argument("--weights", metavar="PATH_OR_HUB_ID", help="the released denoiser")
     probe.add_argument("--size", help="the size of a family: xl-2 (default: what the task recommends)")
     probe.add_argument("--registers", help="the register preset of the released denoiser (default: none)")
     probe.add_argument("--task", help="what it learnt (default: digits)")
     add_encoder(probe, required=False)
+    add_text_encoder(probe)
     probe.add_argument("--neurons", metavar="LIST", help='a neuron list\'s name or file, or "shipped" (for encoders)')
     probe.add_argument("--decoder", metavar="FILE", help="RAE: the decoder of the encoder's latents")
     probe.add_argument("--statistics", metavar="FILE", help="RAE: the latents' statistics, as `stage1` writes them")
@@ -62,6 +65,10 @@ def add(verbs: Any) -> None:
 
 
 def _probe(options: argparse.Namespace) -> None:
+    if pipeline_cli.is_pipeline(options):
+        _require_places(options, "pipeline")
+        _tell(options, pipeline_cli.probe(options))
+        return
     kind = _kind(options)
     _require_places(options, kind)
     if kind == "encoder":
@@ -173,8 +180,7 @@ def _tell(options: argparse.Namespace, probed: Any) -> None:
     if options.figure is not None:
         from harness.outlier_figure import draw
 
-        file_name = f"probe-{Path(probed.name).stem}.png"
-        figure = options.figure / file_name if _is_folder(options.figure) else options.figure
+        figure = options.figure / f"probe-{_bare(probed.name)}.png" if _is_folder(options.figure) else options.figure
         draw(probed, figure)
     if options.json:
         print(probed.text(), end="")
@@ -182,3 +188,11 @@ def _tell(options: argparse.Namespace, probed: Any) -> None:
     print(report(probed))
     if figure is not None:
         print(f"\nfigure   {figure}")
+
+
+def _bare(name: str) -> str:
+    """A name without what a file of weights ends in: what follows another dot is part of it, as in FLUX.1-dev."""
+    from harness.released import SUFFIXES
+
+    file = Path(name)
+    return file.stem if file.suffix in SUFFIXES else file.name

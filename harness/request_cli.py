@@ -9,6 +9,7 @@ from harness.arguments import (
     add_extractor_weights,
     add_machine,
     add_references_dir,
+    add_text_encoder,
     names,
     positive,
 )
@@ -31,6 +32,7 @@ def add_conditions(parser: argparse.ArgumentParser, task: str | None = "digits")
     parser.add_argument("--data", metavar="DIR", help="your images, for tasks that need some")
     add_encoder(parser, required=False)
     parser.add_argument("--neurons", metavar="LIST", help="register neurons: a list by name or file (`neurons find`)")
+    add_text_encoder(parser)
 
 
 def add_carrying_out(parser: argparse.ArgumentParser) -> None:
