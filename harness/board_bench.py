@@ -30,6 +30,7 @@ PAGES: Final = {
     "": "Leaderboard",
     "compare": "Compare",
     "outliers": "Outliers",
+    "geneval": "Text to image",
     "claims": "Claims",
     "run": "Run",
     "submit": "Submit",

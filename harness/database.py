@@ -49,6 +49,19 @@ COMMITTED_AT_ONCE = 2_000
 # A second thread of DuckDB gains nothing beside the reading of records; what exceeds the memory waits beside the file.
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {"threads": 1, "memory_limit": "128MB"}
 
+# A run that was repeated has several records: the newest counts, never the best.  A later evaluation of a run's own
+# samples counts as the run's, under the conditions that it was made with, unless the run was made anew after it: record
+# ids begin with their time.
+_VIEWS = """
+CREATE VIEW newest AS
+SELECT * FROM runs QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1;
+CREATE VIEW judged AS
+SELECT run_id, record_id, path FROM newest
+UNION ALL
+SELECT e.run_id, e.record_id, e.path FROM evaluations e JOIN newest USING (run_id)
+WHERE e.record_id > newest.record_id;
+"""
+
 # What DuckDB makes of a disk that is full, read-only or gone.
 _TROUBLE = (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException, duckdb.TransactionException)
 
@@ -179,6 +192,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, results: Path) -> tuple[int, li
     problems += [Problem(bad.path, bad.reason, "withdrawal") for bad in unfit]
     problems += [Problem(each.path, refused[each.path]) for each in stored if each.path in refused]
     _whole(connection, "problems", rows.PROBLEMS, (rows.problem_row(results, problem) for problem in problems))
+    connection.execute(_VIEWS)
     return records, problems
 
 

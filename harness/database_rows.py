@@ -59,6 +59,7 @@ RUNS: Final[Columns] = {
     "samples": "VARCHAR",
     "moments": "VARCHAR",
     "norm_maps": "VARCHAR",
+    "verdicts": "VARCHAR",
     "notes": "VARCHAR",
     "config": "VARCHAR",
     "provenance": "VARCHAR",
@@ -78,6 +79,7 @@ EVALUATIONS: Final[Columns] = {
     "circumstances": "VARCHAR",
     "declared": "VARCHAR",
     "notes": "VARCHAR",
+    "verdicts": "VARCHAR",
     "provenance": "VARCHAR",
 }
 MEASUREMENTS: Final[Columns] = {
@@ -180,6 +182,7 @@ class RunRows:
             "samples": samples and self._place(stored.path.with_name(samples.file)),
             "moments": self._place(present(stored.path, "moments", record.moments)),
             "norm_maps": self._place(present(stored.path, "norms", record.norm_maps)),
+            "verdicts": self._place(present(stored.path, "verdicts", record.verdicts)),
             "notes": "\n".join(record.notes),
             "config": config.model_dump_json(),
             "provenance": record.provenance.model_dump_json(),
@@ -228,6 +231,7 @@ def _exact_name(config: RunConfig) -> str:
 def evaluation_row(results: Path, stored: StoredEvaluation) -> Row:
     """The row of `evaluations`."""
     record = stored.record
+    verdicts = present(stored.path, "verdicts", record.verdicts)
     return {
         "record_id": stored.record_id,
         "evaluation_id": record.evaluation_id,
@@ -241,6 +245,7 @@ def evaluation_row(results: Path, stored: StoredEvaluation) -> Row:
         "circumstances": record.circumstances.model_dump_json(),
         "declared": "\n".join(record.declared),
         "notes": "\n".join(record.notes),
+        "verdicts": verdicts and str(verdicts.relative_to(results)),
         "provenance": record.provenance.model_dump_json(),
     }
 

@@ -20,6 +20,7 @@ PAGES: Final = {
     "leaderboard": ("Leaderboard", "ranking"),
     "compare": ("Compare", "compare"),
     "outliers": ("Outliers", "outliers"),
+    "geneval": ("Text to image", "geneval"),
     "claims": ("Claims", "claims"),
     "run": ("Run", "run"),
     "submit": ("Submit", "submit"),

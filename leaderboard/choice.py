@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+import duckdb
+import pandas as pd
 import streamlit as st
 
 from leaderboard import queries
@@ -29,22 +32,40 @@ class Choice:
     unit: str
 
 
-def choose(view: View) -> Choice | None:
+@dataclass(frozen=True)
+class Offered:
+    """What a page lets a reader choose from: questions as `queries.boards` and `queries.metrics`.
+
+    `nothing` is said where there is no board.
+    """
+
+    boards: Callable[[duckdb.DuckDBPyConnection], pd.DataFrame] = queries.boards
+    metrics: Callable[[duckdb.DuckDBPyConnection, str, str], pd.DataFrame] = queries.metrics
+    nothing: str = NO_RESULTS
+
+
+EVERYTHING = Offered()
+
+# What is picked among the runs of one task, by its key in the address.
+OF_A_TASK: Final = ("backbone", "registers", "seed", "status", "badge")
+
+
+def choose(view: View, offered: Offered = EVERYTHING) -> Choice | None:
     """Draw the selectors; None, and a sentence in their place, where there are no results.
 
     Once one of them was chosen, or given by the address, all three stand there as `task`, `protocol` and `key`, so that
     a copied address shows the same when records were added.  They stay what they were on the way to another page.
     """
-    boards = cached(queries.boards, view)
+    boards = cached(offered.boards, view)
     if boards.empty:
-        st.info(NO_RESULTS)
+        st.info(offered.nothing)
         return None
     with st.sidebar:
         task = _select("Task", "task", list(dict.fromkeys(boards["task"])), short)
         protocols = list(boards[boards["task"] == task.value]["protocol"])
         help_ = "How many images, of which size, with which labels. Values are compared within one protocol only."
         protocol = _select("Protocol", "protocol", protocols, short, help_)
-        metrics = cached(queries.metrics, view, task.value, protocol.value).set_index("key")
+        metrics = cached(offered.metrics, view, task.value, protocol.value).set_index("key")
         if metrics.empty:
             _keep_in_address(task, protocol)
             board = Board(task.value, protocol.value, "")
@@ -91,8 +112,16 @@ def _select(label: str, key: str, options: Sequence[str], words: Callable[[str],
         st.session_state[key] = remembered
     if st.session_state.get(key) not in options:
         st.session_state.pop(key, None)
-    chosen = str(st.selectbox(label, options, format_func=words, key=key, help=help_ or None))
+    forget = _forget_what_another_board_has if key == "task" else None
+    chosen = str(st.selectbox(label, options, format_func=words, key=key, help=help_ or None, on_change=forget))
     return _Selected(key, chosen, asked is not None or remembered is not None or chosen != options[0])
+
+
+def _forget_what_another_board_has() -> None:
+    """Begin another task without what was picked among the last one's runs, which this one may not have."""
+    for key in OF_A_TASK:
+        if isinstance(st.session_state.get(key), list):
+            st.session_state[key] = []
 
 
 def _keep_in_address(*selected: _Selected) -> None:

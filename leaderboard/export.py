@@ -12,6 +12,7 @@ import duckdb
 
 from harness.database import DATABASE, rebuild, snapshot
 from harness.errors import UserError, disk_error
+from leaderboard.export_geneval import page_of_geneval
 from leaderboard.export_pages import first_page, page_of_claims, page_of_data, page_of_published, pages_of_boards
 from leaderboard.export_runs import pages_of_runs, shown_runs
 
@@ -43,6 +44,7 @@ def _write(database: duckdb.DuckDBPyConnection, results: Path, folder: Path) -> 
     runs = shown_runs(database)
     written = {
         "index.html": first_page(database, runs),
+        "geneval.html": page_of_geneval(database),
         "claims.html": page_of_claims(database, runs),
         "published.html": page_of_published(database),
         "data.html": page_of_data(database, tables),

@@ -124,7 +124,13 @@ def preformatted(stored: str) -> str:
 
 def document(title: str, body: str, root: str = "") -> bytes:
     """A whole page; `root` leads from its folder to that of the first page."""
-    menu = {"Leaderboard": "index.html", "Claims": "claims.html", "Published": "published.html", "Data": "data.html"}
+    menu = {
+        "Leaderboard": "index.html",
+        "Text to image": "geneval.html",
+        "Claims": "claims.html",
+        "Published": "published.html",
+        "Data": "data.html",
+    }
     links = "\n".join(link(root + address, name) for name, address in menu.items())
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

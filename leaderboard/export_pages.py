@@ -11,7 +11,7 @@ import pandas as pd
 from harness.errors import UserError
 from harness.intervals import COUNTED
 from leaderboard import charts, compare_charts, queries
-from leaderboard.claims import Judgement, Row, judgements
+from leaderboard.claims import Judgement, judgements
 from leaderboard.compare_queries import front
 from leaderboard.differences import judged_arms
 from leaderboard.export_charts import figure
@@ -223,31 +223,13 @@ def _rows_of_claim(judgement: Judgement, runs: ShownRuns) -> Iterator[list[Cell]
             words(row.task),
             words(f"{row.backbone}: {row.arm}{f' - {row.against}' if row.against else ''}, {row.title}"),
             number(row.mean, "+.4g" if row.against else ".4g"),
-            words(_interval(row)),
-            words(" and ".join(_bounds(row))),
+            words(row.interval_in_words),
+            words(row.bounds_in_words),
             number(len(row.pairs), "d"),
             words(row.verdict if not row.below_scale else f"{row.verdict} ({row.below_scale[0]})"),
             words(judgement.verdict),
             Cell(", ".join(runs.link(pair.run.run_id) for pair in row.pairs if pair.run.run_id in runs.ids)),
         ]
-
-
-def _interval(row: Row) -> str:
-    if row.changed_nothing:
-        return "changed nothing"
-    if row.interval is None:
-        return "one seed"
-    return f"{row.interval.low:+.4g} to {row.interval.high:+.4g}" + (
-        ", by the prior" if row.interval.method == "prior" else ""
-    )
-
-
-def _bounds(row: Row) -> Iterator[str]:
-    least, most = row.bounds
-    if least is not None:
-        yield f"above {least:.4g}"
-    if most is not None:
-        yield f"below {most:.4g}"
 
 
 def _claim_in_words(judgement: Judgement) -> str:

@@ -20,17 +20,12 @@ STORED: Final = ("config", "circumstances", "provenance")
 CURVE_WIDTH, CURVE_HEIGHT = 640, 160
 WARMEST: Final = 0.55
 
-# The newest record of each run.  Where not all are shown, equally many of each arm are.
+# Where not all are shown, equally many of each arm are.
 _RUNS: Final = """
-WITH newest AS (
-    SELECT * FROM runs QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1
-)
 SELECT run_id FROM newest
 ORDER BY row_number() OVER (PARTITION BY arm_id ORDER BY seed, run_id), arm_id LIMIT $most
 """
-_RECORD: Final = """
-SELECT * FROM runs WHERE run_id = $run_id QUALIFY row_number() OVER (ORDER BY record_id DESC) = 1
-"""
+_RECORD: Final = "SELECT * FROM newest WHERE run_id = $run_id"
 _CURVE: Final = "SELECT step, loss FROM loss_curves WHERE record_id = $record_id ORDER BY step"
 
 
@@ -58,7 +53,7 @@ class ShownRuns:
 
 def shown_runs(database: duckdb.DuckDBPyConnection, most: int = MOST) -> ShownRuns:
     """Which runs get a page."""
-    (count,) = database.execute("SELECT count(DISTINCT run_id) FROM runs").fetchall()[0]
+    (count,) = database.execute("SELECT count(*) FROM newest").fetchall()[0]
     found = database.execute(_RUNS, {"most": most}).fetchall()
     return ShownRuns(frozenset(run_id for (run_id,) in found), count)
 
@@ -112,7 +107,7 @@ def _page(database: duckdb.DuckDBPyConnection, run: Mapping[Any, Any], *, has_pi
 def _samples(run: Mapping[Any, Any], *, has_picture: bool) -> str:
     if not has_picture:
         return "<p>No samples: the run made none, or their picture is missing.</p>"
-    said = "Samples, a row per class, none picked"
+    said = "Samples, a row per class or prompt, none picked"
     return (
         f'<figure><img src="../pictures/{escaped(run["run_id"])}.png" alt="{said}" width="480">'
         f"<figcaption>{said}</figcaption></figure>"

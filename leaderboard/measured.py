@@ -14,28 +14,16 @@ from harness.comparability import Key, ReferenceIdentity
 from harness.registers import RegisterConfig
 from harness.spec import RaeLatents, RunConfig
 
-# A run that was repeated has several records: the newest counts, never the best.
-_NEWEST = "FROM runs QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1"
-
 _ARMS = "SELECT arm_id, any_value(exact_name), any_value(config) FROM runs GROUP BY arm_id"
 
-_RUNS = f"""
-SELECT run_id, record_id, path, none_run_id, seed, status, arm_id {_NEWEST}
+_RUNS = """
+SELECT run_id, record_id, path, none_run_id, seed, status, arm_id FROM newest
 ORDER BY task, exact_name, registers, seed, run_id
 """
 
 _KEYS = """SELECT "key", none_key, name, title, fields FROM keys"""
 
-# A later evaluation of a run's own samples counts as the run's, under the conditions that it was made with, unless the
-# run was made anew after it: record ids begin with their time.
-_VALUES = f"""
-WITH latest AS (SELECT run_id, record_id, path {_NEWEST}),
-judged AS (
-    SELECT run_id, record_id, path FROM latest
-    UNION ALL
-    SELECT run_id, e.record_id, e.path FROM evaluations e JOIN latest USING (run_id)
-    WHERE e.record_id > latest.record_id
-)
+_VALUES = """
 SELECT run_id, record_id, path, m.value, m.num_images, m."key"
 FROM judged JOIN measurements m USING (record_id) WHERE list_contains($metrics, m.name)
 QUALIFY row_number() OVER (PARTITION BY run_id, m."key" ORDER BY record_id DESC) = 1

@@ -41,10 +41,10 @@ class NormMaps:
     the B blocks: a deep network's are not all kept.
     """
 
-    images_NHWC: Bytes  # noqa: N815
-    times_T: Floats  # noqa: N815
-    patches_NTBL: Floats  # noqa: N815
-    registers_NTBR: Floats  # noqa: N815
+    images_NHWC: Bytes
+    times_T: Floats
+    patches_NTBL: Floats
+    registers_NTBR: Floats
     blocks: tuple[int, ...]
 
     @property

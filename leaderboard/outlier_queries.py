@@ -20,9 +20,7 @@ class Place:
 
 def place_of(database: duckdb.DuckDBPyConnection, run_id: str) -> Place | None:
     """The board of a run; None where the database does not hold it."""
-    found = database.execute(
-        "SELECT task, protocol FROM runs WHERE run_id = $run_id ORDER BY record_id DESC LIMIT 1", {"run_id": run_id}
-    ).fetchone()
+    found = database.execute("SELECT task, protocol FROM newest WHERE run_id = $run_id", {"run_id": run_id}).fetchone()
     return None if found is None else Place(*map(str, found))
 
 

@@ -5,50 +5,40 @@ from dataclasses import asdict, dataclass
 import duckdb
 import pandas as pd
 
-# A run that was repeated has several records: the newest counts, never the best.  A later evaluation of a run's own
-# samples counts as the run's, unless the run was made anew after it.
-_LATEST = """
-WITH latest AS (
-    SELECT * FROM runs QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1
-),
-judged AS (
-    SELECT run_id, record_id FROM latest
-    UNION ALL
-    SELECT e.run_id, e.record_id FROM evaluations e JOIN latest USING (run_id) WHERE e.record_id > latest.record_id
-),
-valued AS (
+_VALUED = """
+WITH valued AS (
     SELECT run_id, "key", value, standard_error FROM judged JOIN measurements USING (record_id)
     QUALIFY row_number() OVER (PARTITION BY run_id, "key" ORDER BY record_id DESC) = 1
 ),
 measured AS (SELECT * FROM valued WHERE "key" = $key),
 unregistered AS (SELECT * FROM valued WHERE "key" = (SELECT none_key FROM keys WHERE "key" = $key)),
 costs AS (
-    SELECT latest.run_id,
+    SELECT newest.run_id,
            max(m.value) FILTER (m.name = 'gflops') AS gflops,
            max(m.value) FILTER (m.name = 'parameters') AS parameters,
            max(m.value) FILTER (m.name = 'nfe') AS nfe,
            max(m.value) FILTER (m.name = 'training_images_per_second') AS images_per_second
-    FROM latest JOIN measurements m USING (record_id)
+    FROM newest JOIN measurements m USING (record_id)
     WHERE m.name IN ('gflops', 'parameters', 'nfe', 'training_images_per_second')
-    GROUP BY latest.run_id
+    GROUP BY newest.run_id
 )
 """
 
 # The difference to `none` exists only where a run differs from the other in nothing but its registers, and where both
 # have a value of the same comparability key, or of one that differs in nothing but guidance by those registers.
 _COMPARED = (
-    _LATEST
+    _VALUED
     + """,
 compared AS (
-    SELECT latest.*, measured.value, measured.standard_error,
+    SELECT newest.*, measured.value, measured.standard_error,
            costs.gflops, costs.parameters, costs.nfe, costs.images_per_second,
            CASE WHEN moments IS NULL THEN 'measured' ELSE 'verified' END AS badge,
            CASE WHEN registers <> 'none' THEN measured.value - base.value END AS difference,
            CASE WHEN registers <> 'none' THEN base.value END AS base
-    FROM latest
+    FROM newest
     LEFT JOIN measured USING (run_id)
     LEFT JOIN costs USING (run_id)
-    LEFT JOIN unregistered base ON base.run_id = latest.none_run_id
+    LEFT JOIN unregistered base ON base.run_id = newest.none_run_id
     WHERE task = $task AND protocol = $protocol
 )
 """
@@ -86,6 +76,7 @@ def metrics(database: duckdb.DuckDBPyConnection, task: str, protocol: str) -> pd
         FROM measurements m JOIN judged USING (record_id)
         GROUP BY m."key"
         ORDER BY bool_or(m.basis IS NOT NULL) DESC, regexp_matches(any_value(m.name), '^(fid|fd_)') DESC,
+                 regexp_matches(any_value(m.name), '^geneval(_shapes)?$') DESC,
                  any_value(m.better) = 'lower' DESC, title, records DESC, m."key"
         """,
         {"task": task, "protocol": protocol},

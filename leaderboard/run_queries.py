@@ -8,13 +8,12 @@ def found(database: duckdb.DuckDBPyConnection, words: tuple[str, ...], limit: in
     """The newest record of each run that has all of these words in its names, at most `limit` of them."""
     return database.execute(
         """
-        SELECT run_id, exact_name AS backbone, registers, seed, task FROM runs
+        SELECT run_id, exact_name AS backbone, registers, seed, task FROM newest
         WHERE NOT EXISTS (
             SELECT 1 FROM unnest($words::VARCHAR[]) asked(word) WHERE NOT contains(
                 lower(concat_ws(' ', run_id, exact_name, registers, stages, 'seed ' || seed, task, third_party)), word
             )
         )
-        QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY record_id DESC) = 1
         ORDER BY task, exact_name, registers <> 'none', registers, seed, run_id LIMIT $limit
         """,
         {"words": list(words), "limit": limit},
@@ -40,17 +39,9 @@ def values(database: duckdb.DuckDBPyConnection, run_id: str, none_run_id: str) -
     """
     return database.execute(
         """
-        WITH newest AS (
-            SELECT run_id, max(record_id) AS record_id FROM runs WHERE run_id IN ($run_id, $none_run_id) GROUP BY run_id
-        ),
-        judged AS (
-            SELECT run_id, record_id FROM newest
-            UNION ALL
-            SELECT e.run_id, e.record_id FROM evaluations e JOIN newest USING (run_id)
-            WHERE e.record_id > newest.record_id
-        ),
-        valued AS (
+        WITH valued AS (
             SELECT judged.run_id, m.* FROM judged JOIN measurements m USING (record_id)
+            WHERE judged.run_id IN ($run_id, $none_run_id)
             QUALIFY row_number() OVER (PARTITION BY judged.run_id, m."key" ORDER BY m.record_id DESC) = 1
         )
         SELECT mine.title, mine.name, mine.value, mine.standard_error, base.value AS base,
@@ -84,7 +75,7 @@ def curve(database: duckdb.DuckDBPyConnection, run_id: str) -> pd.DataFrame:
     return database.execute(
         """
         SELECT step, loss FROM loss_curves
-        WHERE record_id = (SELECT max(record_id) FROM runs WHERE run_id = $run_id) ORDER BY step
+        WHERE record_id = (SELECT record_id FROM newest WHERE run_id = $run_id) ORDER BY step
         """,
         {"run_id": run_id},
     ).df()

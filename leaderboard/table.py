@@ -2,6 +2,8 @@
 
 import contextlib
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -11,19 +13,43 @@ from harness.comparability import Key
 from harness.database import DATABASE, rebuild, snapshot
 from harness.errors import UserError
 from harness.files import write_text
-from harness.intervals import Interval
+from harness.intervals import Interval, varies_as_fid
+from harness.metrics.geneval.prompt import TAGS
 from leaderboard import queries
 from leaderboard.differences import intervals
+from leaderboard.geneval_queries import OVERALL, OVERALLS, PERCENT, TITLES
 from leaderboard.queries import Board
 
-HEADLINE, SECOND, OUTLIERS = "fd_digits", "digits_accuracy", "outlier_max_over_median"
 IN_ENCODER = " in encoder"
 NATIVE = re.compile(r" \+ \d+ native tokens")
-EXPLAINED = (
-    "mean ± standard deviation over seeds. A difference in italics has zero in its interval, and shows nothing. One "
-    "seed has the interval of what repeated arms vary by here, and not less than the published 1.3 %."
-)
+EXPLAINED = "mean ± standard deviation over seeds. A difference in italics has zero in its interval, and shows nothing."
+OF_ONE_SEED = "One seed has the interval of what repeated arms vary by here, and not less than the published 1.3 %."
 BEGIN, END = "<!-- table: {} -->", "<!-- end of table -->"
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A metric as the table shows it: under which title, in which style, and times what."""
+
+    metric: str
+    title: str
+    style: str = ".2f"
+    scale: float = 1.0
+
+
+# The metrics that tasks here are judged by, and what stands beside each.
+_HEADLINES: Mapping[str, _Column] = {
+    "fd_digits": _Column("fd_digits", "FD-digits"),
+    **{overall: _Column(overall, f"{TITLES[OVERALL].lower()} %", ".1f", PERCENT) for overall in OVERALLS},
+}
+_BESIDE: Mapping[str, Sequence[_Column]] = {
+    "fd_digits": (_Column("digits_accuracy", "accuracy", ".3f"),),
+    **{
+        overall: tuple(_Column(f"{overall}_{tag}", f"{TITLES[tag].lower()} %", ".1f", PERCENT) for tag in TAGS)
+        for overall in OVERALLS
+    },
+}
+_OUTLIERS = _Column("outlier_max_over_median", "largest token norm / median")
 
 
 def markdown(results: Path, task: str) -> str:
@@ -38,31 +64,53 @@ def markdown(results: Path, task: str) -> str:
         if mine.empty:
             raise UserError(f"nothing of task {task!r} is in {results}", "run something first, or name --results")
         protocol = str(mine.iloc[0]["protocol"])
-        keys = queries.metrics(database, task, protocol).drop_duplicates("name").set_index("name")["key"]
-        left_out = _left_out(database, str(keys.get(HEADLINE, "")))
-        by_metric = {
-            name: queries.arms(database, Board(task, protocol, str(keys.get(name, ""))))
-            for name in (HEADLINE, SECOND, OUTLIERS)
-        }
-    header = (
-        "| backbone | registers | seeds | FD-digits, lower is better | difference to none (95 % CI) "
-        "| accuracy | largest token norm / median | GFLOPs |\n"
-        "|---|---|---|---|---|---|---|---|"
-    )
-    main, accuracy, norms = by_metric[HEADLINE], by_metric[SECOND], by_metric[OUTLIERS]
-    changes = intervals(main, HEADLINE)
-    rows = [_row(main.iloc[i], changes[i], accuracy.iloc[i], norms.iloc[i]) for i in range(len(main))]
-    return "\n".join([header, *rows, "", f"Protocol: {protocol}; {EXPLAINED}", *left_out])
+        measured = queries.metrics(database, task, protocol).drop_duplicates("name").set_index("name")
+        headline = _headline(measured)
+        columns = [*_BESIDE.get(headline.metric, ()), _OUTLIERS]
+        keys = [str(measured["key"].get(each.metric, "")) for each in (headline, *columns)]
+        found = [queries.arms(database, Board(task, protocol, key)) for key in keys]
+        left_out = _left_out(database, headline.metric, keys[0])
+    main, *others = map(_scaled, found, (headline, *columns))
+    changes = intervals(main, headline.metric)
+    head = ["backbone", "registers", "seeds", headline.title, "difference to none (95 % CI)"]
+    head += [*(column.title for column in columns), "GFLOPs"]
+    rows = [
+        [
+            *_of_arm(arm),
+            _mean(arm, headline.style),
+            difference(arm, changes[i]),
+            *(_mean(other.iloc[i], column.style) for column, other in zip(columns, others, strict=True)),
+            f"{arm['gflops']:.5f}",
+        ]
+        for i, (_, arm) in enumerate(main.iterrows())
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    lines.insert(1, "|---" * len(head) + "|")
+    explained = f"{EXPLAINED} {OF_ONE_SEED}" if varies_as_fid(headline.metric) else EXPLAINED
+    return "\n".join([*lines, "", f"Protocol: {protocol}; {explained}", *left_out])
 
 
-def _left_out(database: duckdb.DuckDBPyConnection, key: str) -> list[str]:
+def _headline(measured: pd.DataFrame) -> _Column:
+    """The first of a board's metrics, which are sorted by what they say of images."""
+    first = measured.iloc[0]
+    metric = str(first.name)
+    known = _HEADLINES.get(metric, _Column(metric, first["title"]))
+    return replace(known, title=f"{known.title}, {first['better']} is better")
+
+
+def _scaled(arms: pd.DataFrame, column: _Column) -> pd.DataFrame:
+    values = ["mean", "deviation", "difference", "difference_deviation", "base"]
+    return arms.assign(**{name: arms[name] * column.scale for name in values})
+
+
+def _left_out(database: duckdb.DuckDBPyConnection, metric: str, key: str) -> list[str]:
     """What is not compared with the table's values, and why not."""
     others = queries.others(database, key)
     if others.empty:
         return []
     mine = Key.model_validate_json(queries.fields_of(database, key))
     reasons = sorted({"; ".join(mine.differences(Key.model_validate_json(fields))) for fields in others["fields"]})
-    return ["", f"{others['records'].sum()} values of {HEADLINE} are not comparable with these: {' | '.join(reasons)}."]
+    return ["", f"{others['records'].sum()} values of {metric} are not comparable with these: {' | '.join(reasons)}."]
 
 
 def write_between_markers(file: Path, text: str, task: str) -> None:
@@ -87,19 +135,9 @@ def difference(arm: pd.Series, found: Interval | None) -> str:
     return f"*{text}*" if found.shows_nothing else text
 
 
-def _row(arm: pd.Series, changed: Interval | None, accuracy: pd.Series, norms: pd.Series) -> str:
+def _of_arm(arm: pd.Series) -> list[str]:
     seeds = f"{arm['runs']}" + (f" ({arm['diverged']} diverged)" if arm["diverged"] else "")
-    cells = [
-        arm["backbone"],
-        _registers(arm),
-        seeds,
-        _mean(arm, ".2f"),
-        difference(arm, changed),
-        _mean(accuracy, ".3f"),
-        _mean(norms, ".2f"),
-        f"{arm['gflops']:.5f}",
-    ]
-    return f"| {' | '.join(cells)} |"
+    return [arm["backbone"], _registers(arm), seeds]
 
 
 def _registers(arm: pd.Series) -> str:

@@ -57,7 +57,8 @@ def _snapshot(path: str, digest: str) -> duckdb.DuckDBPyConnection:  # noqa: ARG
     except duckdb.Error as error:
         # DuckDB's own words name the folder, which is no business of the public's.
         raise UserError(f"{DATABASE} cannot be read: it is damaged, or no database", INDEX) from error
-    for table, columns in (("runs", RUNS), ("withdrawn", WITHDRAWN), ("claims", CLAIM_COLUMNS)):
+    wanted = (("runs", RUNS), ("newest", RUNS), ("withdrawn", WITHDRAWN), ("claims", CLAIM_COLUMNS))
+    for table, columns in wanted:
         found = connection.execute("SELECT column_name FROM information_schema.columns WHERE table_name = $1", [table])
         if missing := set(columns) - {name for (name,) in found.fetchall()}:
             raise UserError(f"{DATABASE} is of another version: {table} has no {', '.join(sorted(missing))}", INDEX)

@@ -10,16 +10,16 @@ import streamlit as st
 from harness.intervals import COUNTED
 from harness.spec import RunConfig
 from harness.text_table import counted
-from leaderboard import charts, compare_charts, compare_queries, links, pictures
+from leaderboard import charts, compare_charts, compare_queries
 from leaderboard.answers import cached
 from leaderboard.choice import Choice, choose
 from leaderboard.differences import judged_arms
 from leaderboard.drawing import draw
+from leaderboard.grids import show_grid
+from leaderboard.picking import pick
 from leaderboard.text import plain, short
 from leaderboard.view import View
 
-MOST_ARMS = 8
-FIRST_ARMS = 4
 ABSENT = "–"
 COUNTS = (1, 4, 16)
 GRIDS_IN_A_ROW = 4
@@ -39,7 +39,7 @@ def show(view: View) -> None:
         st.info("No run of this board has a value of this metric: choose another one in the sidebar.")
         return
     st.caption(f"{plain(choice.title)}: {plain(choice.unit)}{compare_charts.arrow(choice.better)}")
-    picked = _pick(arms)
+    picked = pick(arms)
     if not picked:
         st.info("Pick at least one arm.")
         return
@@ -51,28 +51,6 @@ def show(view: View) -> None:
     _show_curves(view, of_chosen, chosen)
     _show_effects(view, judged, runs, chosen, choice)
     _show_samples(view, of_chosen)
-
-
-def _pick(arms: pd.DataFrame) -> list[str]:
-    """The arms in the address; at first some with tokens beside none, of the backbone that has most arms."""
-    of_first = arms[arms["backbone"] == arms["backbone"].mode().iloc[0]]
-    order = pd.DataFrame(
-        {
-            "arm": of_first["arm"],
-            "is_treated": of_first["registers"] != "none",
-            "has_no_tokens": of_first["count"].isna(),
-            "rare": -of_first["measured"],
-        }
-    ).sort_values(["is_treated", "has_no_tokens", "rare", "arm"])
-    return st.multiselect(
-        "Arms",
-        list(arms["arm"]),
-        default=list(order["arm"][:FIRST_ARMS]),
-        key="arm",
-        bind="query-params",
-        max_selections=MOST_ARMS,
-        help="A backbone with a register configuration, over all its seeds. The address keeps what is picked.",
-    )
 
 
 def _show_differences(runs: pd.DataFrame, arms: pd.DataFrame, picked: Sequence[str], choice: Choice) -> None:
@@ -260,7 +238,7 @@ def _show_samples(view: View, runs: pd.DataFrame) -> None:
         row = newest.iloc[start : start + GRIDS_IN_A_ROW]
         for column, (_, run) in zip(st.columns(GRIDS_IN_A_ROW), row.iterrows(), strict=False):
             with column:
-                _show_grid(view, run)
+                show_grid(view, run)
     missing = len(set(runs["arm"])) - len(newest)
     others = f" {missing} picked arms have no run of this seed." if missing else ""
     several = " Two backbones start from the same noise only where their latents have the same shape."
@@ -268,21 +246,6 @@ def _show_samples(view: View, runs: pd.DataFrame) -> None:
         "The noise and the class of image i follow from the seed and i alone, so that pictures of one seed show the "
         f"same draws; none is picked.{several if newest['backbone'].nunique() > 1 else ''}{others}"
     )
-
-
-def _show_grid(view: View, run: pd.Series) -> None:
-    """The picture of one run, or why there is none."""
-    st.markdown(f"**{plain(str(run['arm']))}**")
-    if pd.isna(run["samples"]):
-        why = "This run diverged: no samples." if run["status"] == "diverged" else "This record came without a picture."
-        st.info(why)
-        return
-    picture = pictures.opened(view.results / str(run["samples"]))
-    if picture is None:
-        st.warning(f"The picture {plain(str(run['samples']))} is missing, or is none.")
-    else:
-        st.image(picture, width="stretch")
-    st.markdown(f"[run {run['run_id']}]({links.RUN}{run['run_id']})")
 
 
 def _rounded() -> dict[str, Any]:

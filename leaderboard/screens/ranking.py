@@ -69,7 +69,7 @@ OF_RUNS: Final = (
     Column("seed", "Seed", "", "number", "%d"),
     Column("status", "Status"),
     Column("value", "Value", "", "number"),
-    Column("half_width", "± 95 %", "Over the generated images alone (1.96 jackknife errors).", "number", "%.2g"),
+    Column("half_width", "± 95 %", "Over the generated images alone: 1.96 standard errors.", "number", "%.2g"),
     Column("difference", "Δ none", "To the matched run without registers.", "number"),
     Column("badge", "Badge", BADGES),
     Column("third_party", "Third party", THIRD_PARTY),

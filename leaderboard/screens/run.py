@@ -154,7 +154,7 @@ def _show_samples(run: pd.Series, results: Path) -> None:
         return
     picture = pictures.opened(results / str(run["samples"]))
     if picture is not None:
-        st.image(picture, caption="A row per class, none picked", width="stretch")
+        st.image(picture, caption="A row per class or prompt, none picked", width="stretch")
     else:
         st.warning(f"The picture {plain(run['samples'])} is missing or damaged.")
 
