@@ -135,7 +135,8 @@ def _sets(changes: Sequence[str]) -> list[str]:
 
 
 def _small_run(words: list[str]) -> list[str]:
-    changes = quick_changes(_value(words, "--backbone"))
+    prompts = ("protocol.num_images=76",) if _value(words, "--task") == "shapes-t2i" else ()
+    changes = (*quick_changes(_value(words, "--backbone")), *prompts)
     return words if "--dry-run" in words else [*words, "--threads", "1", "--device", "cpu", *_sets(changes)]
 
 
