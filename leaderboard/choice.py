@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import duckdb
 import pandas as pd
@@ -45,9 +44,6 @@ class Offered:
 
 
 EVERYTHING = Offered()
-
-# What is picked among the runs of one task, by its key in the address.
-OF_A_TASK: Final = ("backbone", "registers", "seed", "status", "badge")
 
 
 def choose(view: View, offered: Offered = EVERYTHING) -> Choice | None:
@@ -112,16 +108,8 @@ def _select(label: str, key: str, options: Sequence[str], words: Callable[[str],
         st.session_state[key] = remembered
     if st.session_state.get(key) not in options:
         st.session_state.pop(key, None)
-    forget = _forget_what_another_board_has if key == "task" else None
-    chosen = str(st.selectbox(label, options, format_func=words, key=key, help=help_ or None, on_change=forget))
+    chosen = str(st.selectbox(label, options, format_func=words, key=key, help=help_ or None))
     return _Selected(key, chosen, asked is not None or remembered is not None or chosen != options[0])
-
-
-def _forget_what_another_board_has() -> None:
-    """Begin another task without what was picked among the last one's runs, which this one may not have."""
-    for key in OF_A_TASK:
-        if isinstance(st.session_state.get(key), list):
-            st.session_state[key] = []
 
 
 def _keep_in_address(*selected: _Selected) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
+from leaderboard.bound import keep_offered
 from leaderboard.choice import is_not_here
 from leaderboard.text import short
 
@@ -47,6 +48,7 @@ def filtered(runs: pd.DataFrame, arms: pd.DataFrame) -> Filtered:
         for key, (label, column) in FILTERS.items():
             values = _values(offered[column])
             unknown = _unknown(key, values)
+            keep_offered(key, values)
             wanted = st.multiselect(label, values, key=key, bind="query-params", format_func=_word)
             is_not_here(label, unknown)
             if wanted or unknown:
@@ -60,7 +62,12 @@ def _values(column: pd.Series) -> list[object]:
 
 
 def _unknown(key: str, values: Sequence[object]) -> list[str]:
-    """What the address asks for and no run has; to be read before the widget is drawn, which drops it from there."""
+    """What the address asks for and no run has; to be read before the widget is first drawn, which drops it there.
+
+    From then on the widget is what counts: `st.query_params` still holds what was picked for another task.
+    """
+    if key in st.session_state:
+        return []
     known = {_word(value) for value in values}
     return [asked for asked in st.query_params.get_all(key) if asked not in known]
 

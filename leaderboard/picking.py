@@ -5,12 +5,15 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
+from leaderboard.bound import keep_offered
+
 MOST_ARMS: Final = 8
 FIRST_ARMS: Final = 4
+KEY: Final = "arm"
 
 
 def pick(arms: pd.DataFrame) -> list[str]:
-    """The arms in the address; at first some with tokens beside none, of the backbone that has most arms.
+    """The arms in the address; where none of them is here, some with tokens beside none, of the commonest backbone.
 
     `arms` are those of `compare_queries.arms`.
     """
@@ -23,11 +26,12 @@ def pick(arms: pd.DataFrame) -> list[str]:
             "rare": -of_first["measured"],
         }
     ).sort_values(["is_treated", "has_no_tokens", "rare", "arm"])
+    offered = list(arms["arm"])
+    keep_offered(KEY, offered, list(order["arm"][:FIRST_ARMS]))
     return st.multiselect(
         "Arms",
-        list(arms["arm"]),
-        default=list(order["arm"][:FIRST_ARMS]),
-        key="arm",
+        offered,
+        key=KEY,
         bind="query-params",
         max_selections=MOST_ARMS,
         help="A backbone with a register configuration, over all its seeds. The address keeps what is picked.",

@@ -13,6 +13,7 @@ from harness.published import Figure, Published, Source
 from harness.text_table import counted
 from leaderboard import links
 from leaderboard.answers import cached
+from leaderboard.bound import select
 from leaderboard.claims import Judgement, Pair, Row, Verdict, judgements
 from leaderboard.text import plain, short
 from leaderboard.view import View
@@ -134,7 +135,7 @@ def _show_one(published: Published, passed: Sequence[Judgement]) -> None:
         return
     st.subheader("One claim, and the runs that it rests on")
     by_id = {judgement.claim.id: judgement for judgement in passed}
-    judgement = by_id[st.selectbox("Claim", list(by_id), key="claim", bind="query-params")]
+    judgement = by_id[select("Claim", list(by_id), "claim")]
     claim, source = judgement.claim, _source(published, judgement)
     st.markdown(f"**{plain(claim.text, LONG)}**")
     place = f", {plain(claim.place)}" if claim.place else ""

@@ -12,6 +12,7 @@ from harness.spec import RunConfig
 from harness.text_table import counted
 from leaderboard import charts, compare_charts, compare_queries
 from leaderboard.answers import cached
+from leaderboard.bound import select
 from leaderboard.choice import Choice, choose
 from leaderboard.differences import judged_arms
 from leaderboard.drawing import draw
@@ -84,7 +85,7 @@ def _show_over_backbones(judged: pd.DataFrame, runs: pd.DataFrame, chosen: pd.Da
     if not presets:
         return
     st.subheader("One preset over all backbones")
-    preset = st.selectbox("Preset", presets, format_func=short, key="preset", bind="query-params")
+    preset = select("Preset", presets, "preset", short)
     names = dict(zip(runs["arm_id"], runs["arm"], strict=True))
     table = compare_queries.over_backbones(judged, names, preset)
     if table.empty:
@@ -183,12 +184,10 @@ def _show_effects(view: View, judged: pd.DataFrame, runs: pd.DataFrame, chosen: 
         return
     st.subheader("How many registers, and from which block")
     left, right = st.columns(2)
-    setting = left.selectbox(
-        "Backbone", list(settings), format_func=lambda each: short(settings[each]), key="backbone", bind="query-params"
-    )
+    setting = select("Backbone", list(settings), "backbone", lambda each: short(settings[each]), left)
     of_setting = with_tokens[with_tokens["setting"] == setting]
     presets = _with_most_cells(of_setting, chosen)
-    preset = right.selectbox("Registers", presets, format_func=short, key="tokens", bind="query-params")
+    preset = select("Registers", presets, "tokens", short, right)
     cells = compare_queries.effects(judged, runs, setting, preset)
     if cells.empty:
         st.info("No pair of runs, with and without these registers, was measured alike.")
@@ -232,7 +231,7 @@ def sweep_command(config: RunConfig) -> str:
 def _show_samples(view: View, runs: pd.DataFrame) -> None:
     st.subheader("Samples from the same noise")
     seeds = [str(seed) for seed in sorted(runs["seed"].unique())]
-    seed = st.selectbox("Seed", seeds, key="seed", bind="query-params")
+    seed = select("Seed", seeds, "seed")
     newest = runs[runs["seed"].astype(str) == seed]
     for start in range(0, len(newest), GRIDS_IN_A_ROW):
         row = newest.iloc[start : start + GRIDS_IN_A_ROW]

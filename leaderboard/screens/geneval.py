@@ -10,6 +10,7 @@ from harness.errors import UserError
 from harness.metrics.geneval.prompt import TAGS
 from leaderboard import compare_queries, geneval_charts, geneval_queries, geneval_verdicts, links
 from leaderboard.answers import cached
+from leaderboard.bound import keep_offered, select
 from leaderboard.choice import Choice, Offered, choose
 from leaderboard.drawing import draw
 from leaderboard.geneval_queries import IMAGES, OVERALL, PROMPTS, SHAPES, TITLES
@@ -131,12 +132,11 @@ def _show_grids(view: View, runs: pd.DataFrame, chosen: pd.DataFrame) -> None:
     st.subheader("Samples of two arms")
     mine = runs[runs["arm"].isin(chosen["arm"])]
     seeds = [str(seed) for seed in sorted(mine["seed"].unique())]
-    seed = st.selectbox("Seed", seeds, key="seed", bind="query-params")
+    seed = select("Seed", seeds, "seed")
     arms = list(chosen["arm"])
     for place, (column, name) in enumerate(zip(st.columns(2), ("Left", "Right"), strict=True)):
         with column:
-            first = min(place, len(arms) - 1)
-            arm = st.selectbox(name, arms, index=first, format_func=short, key=name.lower(), bind="query-params")
+            arm = select(name, arms[place:] + arms[:place], name.lower(), short)
             of_seed = mine[(mine["arm"] == arm) & (mine["seed"].astype(str) == seed)]
             if of_seed.empty:
                 st.info("This arm has no run of this seed.")
@@ -155,7 +155,7 @@ def _show_prompts(view: View, choice: Choice, runs: pd.DataFrame) -> None:
     if not titles:
         return
     left, right = st.columns(2)
-    run_id = left.selectbox("Run", list(titles), format_func=titles.__getitem__, key="judged", bind="query-params")
+    run_id = select("Run", list(titles), "judged", titles.__getitem__, left)
     path = dict(zip(found["run_id"], found["path"], strict=True))[run_id]
     try:
         prompts = _prompts(view.digest, view, path)
@@ -166,6 +166,7 @@ def _show_prompts(view: View, choice: Choice, runs: pd.DataFrame) -> None:
         st.info("This run came without the verdicts on its images.")
         return
     tags = list(dict.fromkeys(prompts["category"]))
+    keep_offered("category", tags)
     wanted = right.multiselect("Category", tags, format_func=short, key="category", bind="query-params")
     only_wrong = right.toggle("Only prompts with a wrong image", key="wrong", bind="query-params")
     shown = _narrowed(prompts, wanted, only_wrong=only_wrong)
@@ -214,7 +215,7 @@ def _show_quoted(found: Quoted) -> None:
         st.markdown(plain(remark, LONG))
     offered = [metric for metric in CURVES if metric in set(found.curves["metric"])]
     if offered:
-        metric = st.selectbox("Curve of", offered, format_func=CURVES.__getitem__, key="curve", bind="query-params")
+        metric = select("Curve of", offered, "curve", CURVES.__getitem__)
         curve = found.curves[found.curves["metric"] == metric].drop(columns="metric")
         draw(geneval_charts.quoted_curves, curve, CURVES[metric])
     if not found.models.empty:
