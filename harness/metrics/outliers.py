@@ -9,7 +9,7 @@ averaging norms over images or noise first would hide outliers that move.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.comparability import Basis
 from harness.data import spread_evenly
 from harness.denoiser import Denoiser
 from harness.encoder_records import EXTREME, OUTLIER
@@ -96,18 +97,23 @@ def probed_indices(config: RunConfig, source: Source) -> Indices:
 
 def summary(protocol: Protocol, statistics: list[OutlierStatistics]) -> list[Measurement]:
     """The worst block at the worst noise level, or nothing where there are no statistics."""
+    return largest_norm(statistics, basis_of_probe(protocol))
+
+
+def largest_norm(statistics: Sequence[OutlierStatistics], basis: Basis, *remarks: str) -> list[Measurement]:
+    """As `summary`, of a probe that rests on that basis; remarks follow the note."""
     worst = worst_of(statistics)
     if worst is None:
         return []
-    note = f"largest over blocks and noise levels: block {worst.block} at t = {worst.time}; mean over images"
+    place = f"largest over blocks and noise levels: block {worst.block} at t = {worst.time}; mean over images"
     return [
         Measurement(
             name="outlier_max_over_median",
             value=worst.max_over_median,
             unit="patch median norm",
             better="neither",
-            note=note,
-            basis=basis_of_probe(protocol),
+            note="; ".join([place, *remarks]),
+            basis=basis,
         )
     ]
 

@@ -13,8 +13,8 @@ from harness.errors import UserError
 from harness.frozen import Frozen, NonNegativeInt, PositiveInt
 from harness.machine import memory_explained
 from harness.metrics.geneval.prompt import Prompt
-from harness.metrics.outliers import NormMaps
-from harness.outlier_records import RULE, OutlierStatistics, Verdict, verdict_of, worst_of
+from harness.metrics.outliers import NormMaps, largest_norm
+from harness.outlier_records import RULE, OutlierStatistics, Verdict, verdict_of
 from harness.pipelines.identity import PipelineIdentity
 from harness.pipelines.opening import OpenPipeline
 from harness.pipelines.probing import SHOWN_IMAGES, Watch, WorstPlace
@@ -39,21 +39,9 @@ class Probe(Frozen):
 
     def measurements(self) -> list[Measurement]:
         """The worst block at the worst noise level, or nothing where there are no statistics."""
-        worst = worst_of(self.outliers)
-        if worst is None:
-            return []
         times = ", ".join(f"{time:g}" for time in sorted({each.time for each in self.outliers}))
-        place = f"largest over blocks and noise levels: block {worst.block} at t = {worst.time}; mean over images"
-        return [
-            Measurement(
-                name="outlier_max_over_median",
-                value=worst.max_over_median,
-                unit="patch median norm",
-                better="neither",
-                note=f"{place}; in sampling",
-                basis=Basis(settings=f"{self.images} images at t = {times}, in sampling"),
-            )
-        ]
+        basis = Basis(settings=f"{self.images} images at t = {times}, in sampling")
+        return largest_norm(self.outliers, basis, "in sampling")
 
     def notes(self) -> list[str]:
         """What is to be known of the probe."""
