@@ -1,13 +1,13 @@
 """What is committed under results/: valid, complete in provenance, and the source of the README's table."""
 
 import hashlib
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from harness.records import RunRecord
 from harness.store import Stored, read_all
 from leaderboard.table import markdown, write_between_markers
 
@@ -53,15 +53,14 @@ def test_every_picture_is_the_one_that_its_record_names(records: list[Stored]) -
 
 
 def test_the_matrix_is_complete(records: list[Stored]) -> None:
-    """{sit, dit} x {none, denoiser} x 3 seeds, the other backbones at least once, each arm with its matched one."""
+    """On digits {sit, dit} x {none, denoiser} x 3 seeds, the other backbones at least once; each arm beside its own."""
     ids = {each.record.run_id for each in records}
-    for backbone in ("sit", "dit"):
-        for preset in ("none", "denoiser"):
-            seeds = [r.config.seed for r in _of(records, backbone, preset)]
-            assert set(seeds) >= {0, 1, 2}
-    for backbone in ("jit", "pdit", "rae-dit", "rae-dit-dh"):
-        assert _of(records, backbone, "none")
-        assert _of(records, backbone, "dsr")
+    for backbone, preset in itertools.product(("sit", "dit"), ("none", "denoiser")):
+        assert _seeds(records, "digits", backbone, preset) >= {0, 1, 2}
+    for backbone, preset in itertools.product(("jit", "pdit", "rae-dit", "rae-dit-dh"), ("none", "dsr")):
+        assert _seeds(records, "digits", backbone, preset)
+    for backbone, preset in itertools.product(("sit", "jit"), ("none", "dsr")):
+        assert _seeds(records, "shapes-t2i", backbone, preset) >= {0, 1, 2}
     for each in records:
         assert each.record.config.without_registers().run_id in ids, f"{each.path.name} has no matched arm"
 
@@ -69,10 +68,14 @@ def test_the_matrix_is_complete(records: list[Stored]) -> None:
 def test_the_readme_shows_the_committed_records(committed: Path, tmp_path: Path) -> None:
     copy = tmp_path / "README.md"
     shutil.copy(ROOT / "README.md", copy)
-    write_between_markers(copy, markdown(committed, "digits"), "digits")
-    assert copy.read_text() == (ROOT / "README.md").read_text(), "run `python -m harness table --write README.md`"
+    for task in ("digits", "shapes-t2i"):
+        write_between_markers(copy, markdown(committed, task), task)
+    assert copy.read_text() == (ROOT / "README.md").read_text(), (
+        "run `python -m harness table --write README.md --task ...`"
+    )
 
 
-def _of(records: list[Stored], backbone: str, preset: str) -> list[RunRecord]:
-    configs = ((each.record, each.record.config) for each in records)
-    return [record for record, config in configs if (config.backbone, config.registers.preset) == (backbone, preset)]
+def _seeds(records: list[Stored], *names: str) -> set[int]:
+    """The seeds of a task's backbone under a preset."""
+    configs = [each.record.config for each in records]
+    return {each.seed for each in configs if (each.task.name, each.backbone, each.registers.preset) == names}
