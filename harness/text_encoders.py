@@ -26,8 +26,8 @@ from harness.text_encoder_files import (
 )
 from harness.weights import SHOWN_KEYS
 
-# A network may round differently when its batch has another size: it always sees this many, the last ones repeated.
-TILE = 8
+# Some processors round a text differently by its place in a batch: each goes through the network alone.
+TILE = 1
 
 # What a file may hold beside the text encoder: the other half of the model, and tables that follow from others.
 _BESIDE: Mapping[Family, re.Pattern[str]] = {
