@@ -47,10 +47,7 @@ class BottleneckPatchEmbedding(nn.Module):
 
 
 class TimestepEmbedding(nn.Module):
-    """cos and sin of t at 128 frequencies, then a two-layer MLP: (N,) to (N, D).
-
-    The frequencies are exp(-ln(10000) i / 128) in float32, exactly: at t near 999 another rounding moves the output.
-    """
+    """cos and sin of t at 128 frequencies, then a two-layer MLP: (N,) to (N, D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -60,12 +57,19 @@ class TimestepEmbedding(nn.Module):
         _normal(last)
 
     def forward(self, t_N: Tensor) -> Tensor:
-        steps = torch.arange(FREQUENCIES, dtype=torch.float32, device=t_N.device)
-        frequencies = torch.exp(-math.log(10000) * steps / FREQUENCIES)
-        angles = t_N[:, None].float() * frequencies
+        angles = t_N[:, None].float() * timestep_frequencies(t_N.device)
         features = torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
         embedding_ND: Tensor = self.mlp(features)
         return embedding_ND
+
+
+def timestep_frequencies(device: torch.device) -> Tensor:
+    """exp(-ln(10000) i / 128) for i = 0..127, (128,): in float32 and in the official order of operations.
+
+    At t near 999 one more rounding of a frequency moves what a sampler ends with, and processors differ in some.
+    """
+    steps = torch.arange(FREQUENCIES, dtype=torch.float32, device=device)
+    return torch.exp(-math.log(10000) * steps / FREQUENCIES)
 
 
 class LabelEmbedding(nn.Module):
