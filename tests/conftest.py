@@ -1,6 +1,7 @@
 """Options, and threads that two cores can bear."""
 
 import os
+import signal
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What a script starts in the background ignores Ctrl-C, and so would every command of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     further = config.getoption("--backbones")
     if further is not None:
         baselines.__path__.append(str(further))
