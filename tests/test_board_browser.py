@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from PIL import Image
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from harness import store
 from harness.spec import ThirdParty
@@ -37,6 +39,8 @@ OPTIONS = '[role="option"]'
 
 # A click is lost where a busy server redraws the page under it: a reader clicks again.
 ATTEMPTS = 3
+# Milliseconds until a list has drawn its options: one without any never does.
+UNTIL_DRAWN = 3000
 LARGEST_PICTURE = 300_000
 
 
@@ -265,7 +269,8 @@ def _turned(page: Any, widget: Any) -> bool:
 def _chosen(page: Any, widget: Any) -> bool:
     """Take an option that is not taken yet; False where there is none, or no more may be taken."""
     widget.locator("input").first.click()
-    page.wait_for_timeout(400)
+    with suppress(PlaywrightTimeoutError):
+        page.locator(OPTIONS).first.wait_for(timeout=UNTIL_DRAWN)
     others = page.locator(f'{OPTIONS}[aria-selected="false"]')
     found = others.count() > 0
     if found:
