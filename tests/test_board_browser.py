@@ -267,16 +267,18 @@ def _turned(page: Any, widget: Any) -> bool:
 
 
 def _chosen(page: Any, widget: Any) -> bool:
-    """Take an option that is not taken yet; False where there is none, or no more may be taken."""
+    """Take an option that is not taken yet; False where there is none, or no more may be taken.
+
+    By the keyboard: a list opens, and is then laid out again, and a click that misses it closes all that was open.
+    """
     widget.locator("input").first.click()
     with suppress(PlaywrightTimeoutError):
         page.locator(OPTIONS).first.wait_for(timeout=UNTIL_DRAWN)
     others = page.locator(f'{OPTIONS}[aria-selected="false"]')
     found = others.count() > 0
     if found:
-        others.last.click()
-    else:
-        page.keyboard.press("Escape")
+        page.keyboard.type(others.last.inner_text())
+    page.keyboard.press("Enter" if found else "Escape")
     return bool(found)
 
 
