@@ -46,6 +46,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("a Slurm for tests must be started and stopped by root", file=sys.stderr)
         return 1
+    os.environ["PATH"] += ":/usr/sbin"  # where daemons are; a root by `su` has it not
     for folder in ("run", "log", "spool", "dev", "munge", "state", "db"):
         (FOLDER / folder).mkdir(parents=True, exist_ok=True)
     for folder in ("munge", "state", "db"):
