@@ -243,10 +243,12 @@ def _used(reader: Reader, label: str) -> bool:
     """Give a filter another value; False where it has no other, or is there no more."""
     page = reader.page
     widget = page.locator(FILTERS).filter(has=page.get_by_text(label, exact=True)).first
+    if not widget.is_visible():
+        return False
     before = page.url
     for _ in range(ATTEMPTS):
-        if not widget.is_visible() or not _turned(page, widget):
-            return bool(page.url != before)
+        if not _turned(page, widget):
+            return False
         reader.rest()
         if page.url != before:
             return True
