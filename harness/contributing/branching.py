@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.errors import UserError
 
@@ -46,8 +45,8 @@ class Checkout:
         packed = self._done("archive", "--format=tar", self.commit, folder)
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             # Python 3.11.0 to 3.11.3 have no filters; a tree of git's names no path outside itself anyway.
-            filters: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-            archive.extractall(place, **filters)  # noqa: S202
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(place)  # noqa: S202
 
     def add_branch(self, name: str, files: Mapping[str, bytes], message: str) -> str:
         """Make a branch whose one commit adds these files, by their paths from the root; returns the commit.
