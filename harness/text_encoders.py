@@ -26,7 +26,7 @@ from harness.text_encoder_files import (
 )
 from harness.weights import SHOWN_KEYS
 
-# Some processors round a text differently by its place in a batch: each goes through the network alone.
+# On some processors products of small matrices round differently by their place in a batch: each text goes alone.
 TILE = 1
 
 # What a file may hold beside the text encoder: the other half of the model, and tables that follow from others.
